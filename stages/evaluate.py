@@ -1,0 +1,153 @@
+"""The observed-subset grid of one method: every target given every subset of the others, and given nothing.
+
+    python -m stages.evaluate eb_mvae
+
+Coherence, Frechet distance and diversity of each cell; unconditional coherence; the sample images of the figures;
+for eb_mvae also the AUROC of the energy.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from stages.lib import (artifacts, data, evaluation, features, metrics, networks, params, posteriors, runtime,
+                        sampling)
+from stages.lib.runtime import UserError
+
+OUT = Path("results")
+METHODS = ("eb_mvae", "poe", "moe", "mopoe", "mvtcae")
+FIGURE_ROWS = 8  # unconditional tuples shown in Figure 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("method", choices=METHODS)
+    method = parser.parse_args().method
+    p = params.load()
+    device = runtime.setup()
+    test = data.load_split("test", device)
+    names = test.modalities
+    index = evaluation.test_tuples(p, len(test), device)
+    labels = test.labels[index]
+    seeds = lambda subset: [runtime.seed_of("evaluate", p.seed, method, subset, i) for i in range(len(index))]
+    latents, decoders, extras = (eb_mvae if method == "eb_mvae" else baseline)(method, p, test, index, device)
+    judges = evaluation.load_judges(names, device)
+    extract = features.extractor(p, device)
+    references = {name: evaluation.reference_statistics(name) for name in names}
+    distance = features.distance_name(p)
+
+    cells = [()]
+    for size in range(1, len(names)):
+        of_size = posteriors.subsets(names, size)
+        if len(of_size) > p.evaluate.max_subsets:
+            rng = runtime.generator("cpu", "subsets", size)
+            kept = torch.randperm(len(of_size), generator=rng)[: p.evaluate.max_subsets]
+            print(f"evaluate {method}: {len(kept)} of {len(of_size)} subsets of size {size}, drawn at random", flush=True)
+            of_size = [of_size[i] for i in sorted(kept.tolist())]
+        cells += of_size
+
+    rows, figure, judged = [], evaluation.figure_rows(labels), {}
+    for subset in tqdm(cells, f"evaluate {method}", unit="subset", disable=not sys.stderr.isatty()):
+        z = latents(subset, seeds(subset))
+        if not torch.isfinite(z).all():
+            raise UserError(f"evaluate {method}: latents given {posteriors.subset_name(subset)} diverged; nothing was "
+                            "written. Try a smaller ebm.step_size, or more ebm.fit.steps")
+        for target in [name for name in names if name not in subset]:
+            decode = lambda chosen: data.to_uint8(decoders[target](chosen))
+            part = z if z.ndim == 2 else z[:, names.index(target)]  # one joint latent, or one a modality
+            images, predicted, found = evaluation.judge_and_extract(
+                lambda chosen: decode(part[chosen.to(device)]), len(index), judges[target], extract, p)
+            row = {"method": method, "target": target, "observed": posteriors.subset_name(subset),
+                   "n_observed": len(subset),
+                   **evaluation.measure(predicted, labels if subset else None, found, references[target]["real"], distance)}
+            if not subset:
+                judged[target] = torch.as_tensor(predicted)
+                artifacts.save_array(OUT / method / f"unconditional_{target}.npy", images[:FIGURE_ROWS].cpu().numpy())
+            if len(subset) == len(names) - 1:
+                row["distance_to_unimodal_vae"] = metrics.frechet(
+                    *metrics.feature_statistics(found), *references[target]["vae"])
+                artifacts.save_array(OUT / method / f"given_rest_{target}.npy", images[figure].cpu().numpy())
+            rows.append({**row, "seed": p.seed})
+    every, most, by_modality = metrics.agreement(torch.stack([judged[name] for name in names], 1))
+    unconditional = {"all_agree": every, "all_but_one_agree": most, "agreement": dict(zip(names, by_modality))}
+    artifacts.save_json(OUT / method / "results.json", {
+        "rows": rows, "unconditional": unconditional, **extras(), **evaluation.about(p, device)})
+    given = lambda k: sum(r["coherence"] for r in rows if r["n_observed"] == k) / sum(r["n_observed"] == k for r in rows)
+    print(f"evaluate {method}: coherence given 1.. " + " ".join(f"{given(k):.3f}" for k in range(1, len(names)))
+          + f", unconditional all agree {every:.3f}", flush=True)
+
+
+def eb_mvae(method, p, test, index, device):
+    """EB-MVAE: a sampler (subset, seeds) -> latents (n, M, d) by eq. 2 and eq. 3, decoders, and the energy's AUROC."""
+    names = test.modalities
+    model = artifacts.load_module("models/ebm/joint.safetensors", networks.joint, device)
+    standard, _ = artifacts.load_tensors("models/ebm/standardisation.safetensors", device)
+    mean, logvar, _ = data.load_latents("test", device)
+    mean, logvar = mean[index], logvar[index]  # n, M, d
+
+    def posterior_samples(seeds):
+        noise = sampling.sample_noise(mean.shape[1:], seeds).to(device)
+        return (posteriors.sample(mean, logvar, noise) - standard["shift"]) / standard["scale"]  # n, M, d
+
+    def latents(subset, seeds):
+        observed = posterior_samples(seeds).flatten(1)  # n, M*d
+        free = torch.tensor([name not in subset for name in names], device=device).repeat_interleave(mean.shape[2])
+        size = p.evaluate.batch_size
+        z = [sampling.conditional(model.score, part, free, seeds[i * size : (i + 1) * size], p.ebm.langevin_steps,
+                                  p.ebm.step_size, p.ebm.noise_scale) for i, part in enumerate(observed.split(size))]
+        return torch.cat(z).unflatten(1, mean.shape[1:]) * standard["scale"] + standard["shift"]
+
+    @torch.no_grad()
+    def energy_auroc():
+        """How often a mismatched tuple has the higher energy: one modality's latent comes from another digit's tuple."""
+        matching = posterior_samples([runtime.seed_of("auroc", p.seed, i) for i in range(len(index))])
+        labels = test.labels[index]
+        rng = runtime.generator("cpu", "auroc", p.seed)
+        other = torch.tensor([int(different[torch.randint(len(different), (), generator=rng)]) for different in
+                              (torch.nonzero(labels != label).flatten() for label in labels)], device=device)
+        swapped = torch.randint(len(names), (len(index),), generator=rng).to(device)
+        mismatched, rows = matching.clone(), torch.arange(len(index), device=device)
+        mismatched[rows, swapped] = matching[other, swapped]
+        energies = [model(z.flatten(1)).cpu().numpy() for z in (mismatched, matching)]
+        return {"energy_auroc": metrics.auroc(*energies)}
+
+    decoders = {name: artifacts.load_module(f"models/vae/{name}/decoder.safetensors", networks.Decoder, device)
+                for name in names}
+    return latents, decoders, energy_auroc
+
+
+def baseline(method, p, test, index, device):
+    """A joint-posterior VAE: a sampler (subset, seeds) -> joint latents (n, D), and decoders.
+
+    As published: poe and mvtcae take the product of the observed experts (poe with the prior), moe their mixture, and
+    MoPoE the product too, which is the component of its mixture that belongs to the observed subset.
+    """
+    names = test.modalities
+    folder = Path("models/baseline") / method
+    load = lambda name, part, build: artifacts.load_module(folder / name / f"{part}.safetensors", build, device)
+    experts = []
+    with torch.no_grad():
+        for name in names:
+            encoder = load(name, "encoder", networks.Encoder)
+            parts = [encoder(data.to_float(x)) for x in test.images[name][index].split(p.evaluate.batch_size)]
+            experts.append([torch.cat(part) for part in zip(*parts)])
+    mean, logvar = (torch.stack(part) for part in zip(*experts))  # M, n, D
+
+    def latents(subset, seeds):
+        noise = sampling.sample_noise(mean.shape[2:], seeds).to(device)  # n, D
+        if not subset:
+            return noise
+        chosen = [names.index(name) for name in subset]
+        if method == "moe":
+            component = torch.tensor([seed % len(chosen) for seed in seeds], device=device)
+            return posteriors.sample(*posteriors.choose(mean[chosen], logvar[chosen], component), noise)
+        return posteriors.sample(*posteriors.product(mean[chosen], logvar[chosen], prior=method == "poe"), noise)
+
+    return latents, {name: load(name, "decoder", networks.Decoder) for name in names}, dict
+
+
+if __name__ == "__main__":
+    runtime.run(main)

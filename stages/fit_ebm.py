@@ -1,0 +1,62 @@
+"""The joint energy over all modalities' latents, fitted by score matching on posterior samples (paper, eq. 1).
+
+    python -m stages.fit_ebm
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from stages.lib import artifacts, data, networks, objectives, params, posteriors, runtime, training
+
+OUT = Path("models/ebm")
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    p = params.load()
+    fit = p.ebm.fit
+    device = runtime.setup()
+    mean, logvar, modalities = data.load_latents("train", device)
+    # Standardise by the aggregate posterior's moments: var z = var(mean) + E[sigma^2].
+    shift, scale = mean.mean(0), (mean.var(0) + logvar.exp().mean(0)).sqrt()  # M, d each
+
+    def standardised(mean, logvar):
+        """Posterior means and standard deviations in standardised units, (N, M*d) each."""
+        return ((mean - shift) / scale).flatten(1), (torch.exp(0.5 * logvar) / scale).flatten(1)
+
+    mean, std = standardised(mean, logvar)  # N, D
+    test_mean, test_std = standardised(*data.load_latents("test", device)[:2])
+    about = dict(model=fit.model, dim=mean.shape[1], hidden=fit.hidden, layers=fit.layers)
+    with runtime.seed_parameters("fit_ebm", p.seed):
+        model = networks.joint(**about).to(device)
+    rng = runtime.generator(device, "fit_ebm", p.seed)
+    score = lambda z: model.score(z, create_graph=True)
+
+    def objective(mean, std, rng):
+        z = mean + std * torch.randn(mean.shape, generator=rng, device=device)  # B, D
+        if fit.objective == "denoising":
+            return objectives.score_matching_denoising(score, z, mean, std)
+        if fit.objective == "sliced":
+            probe = torch.randint(2, z.shape, generator=rng, device=device) * 2.0 - 1
+            return objectives.score_matching_sliced(score, z, probe)
+        return objectives.score_matching_exact(score, z)
+
+    def held_out():
+        """The same objective on 1,000 test tuples, always with the same noise."""
+        value = objective(test_mean[:1000], test_std[:1000], runtime.generator(device, "held out"))
+        return {"held_out": float(value.detach())}
+
+    history = training.train(
+        "fit_ebm", model.parameters(), lambda index, progress: (objective(mean[index], std[index], rng), {}), len(mean),
+        batch_size=fit.batch_size, epochs=None, steps=fit.steps, learning_rate=fit.learning_rate, lr_schedule="cosine",
+        generator=rng, after_epoch=held_out)
+    artifacts.save_module(OUT / "joint.safetensors", model, about)
+    artifacts.save_tensors(OUT / "standardisation.safetensors", {"shift": shift, "scale": scale},
+                           {"modalities": modalities})
+    artifacts.save_json(OUT / "history.json", history)
+
+
+if __name__ == "__main__":
+    runtime.run(main)

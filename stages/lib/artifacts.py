@@ -1,0 +1,117 @@
+"""Atomic, checksummed save and load: safetensors, npy, json. The only module besides data.py that touches files.
+
+A file is written beside its target, flushed to disk and renamed, so that a reader sees the old file or the new one,
+never half of one. Its SHA-256 goes into `FILE.sha256`, which every load checks first.
+"""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from stages.lib.runtime import UserError, relative
+
+
+def write(path, data, checksum=True):
+    """Write the bytes `data` to `path` atomically. Raises `UserError` where the system refuses; the old file stays."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise UserError(f"{relative(path)}: can't be written ({error.strerror})") from None
+    if checksum:
+        write(f"{path}.sha256", hashlib.sha256(data).hexdigest().encode() + b"\n", checksum=False)
+
+
+def verify(path):
+    """Raise `UserError` unless `path` exists and has the SHA-256 noted beside it."""
+    path = Path(path)
+    try:
+        expected = Path(f"{path}.sha256").read_text().strip()
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise UserError(f"{relative(error.filename)}: missing; `dvc repro` makes it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{relative(path)}: can't be read ({error})") from None
+    if found != expected:
+        raise UserError(f"{relative(path)}: damaged (its SHA-256 differs from the one noted beside it); "
+                        "remove it and run `dvc checkout`, or `dvc repro -f STAGE` to make it again")
+
+
+def save_json(path, value, checksum=True):
+    """Write `value` as readable JSON; NaN and infinity are refused (ValueError)."""
+    write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode(), checksum)
+
+
+def load_json(path):
+    """The value saved by `save_json`; raises `UserError` where it is missing or damaged."""
+    verify(path)
+    return json.loads(Path(path).read_text())
+
+
+def save_array(path, array):
+    """Write a NumPy array as an uncompressed .npy, which can be memory-mapped."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    write(path, buffer.getbuffer())
+
+
+def load_array(path):
+    """Memory-map a .npy saved by `save_array` (copy on write: changes never reach the file)."""
+    verify(path)
+    return np.load(path, mmap_mode="c", allow_pickle=False)
+
+
+def save_tensors(path, tensors, about=None):
+    """Write a dict of tensors as safetensors, with the JSON-able `about` in its header."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # One metadata entry only: safetensors writes several in no fixed order, and bytes must not depend on chance.
+    write(path, save(tensors, {"about": json.dumps(about, sort_keys=True)}))
+
+
+def load_tensors(path, device="cpu"):
+    """The dict of tensors and the `about` saved by `save_tensors`; raises `UserError` where damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    verify(path)
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise UserError(f"{relative(path)}: not a model file of this project ({error})") from None
+
+
+def save_module(path, module, about=None):
+    """Save a module's parameters and buffers, with the constructor arguments a loader needs in `about`."""
+    save_tensors(path, module.state_dict(), about)
+
+
+def load_module(path, build, device):
+    """`build(**about)` with the saved parameters, in evaluation mode, gradients off, on `device`."""
+    tensors, about = load_tensors(path, device)
+    module = build(**about).to(device)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{relative(path)}: does not fit its network ({str(error).splitlines()[0]})") from None
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,80 @@
+"""The paper's claims as predicates over the measured grid: pure functions of metrics.json's numbers, no verdict by hand."""
+
+BASELINES = ("poe", "moe", "mopoe", "mvtcae")
+PAPERS_BASELINES = ("poe", "moe", "mopoe")  # MVTCAE is ours to compare with: the paper's claims are not about it
+TARGETS = ("m3", "m5")  # those the paper reports
+FLAT = 0.05  # a coherence that changes less, or a distance that changes relatively less, is flat
+
+
+def check(table, distance):
+    """Judge every claim. `table[method][target]["given1"]` holds "coherence" and `distance`, and so on (metrics.json).
+
+    Returns a list of {"claim", "holds", "measured"}: text, bool, the numbers as text.
+    """
+    steps = [key for key in table["eb_mvae"]["m3"] if key.startswith("given") and key != "given0"]
+    first, last = steps[0], steps[-1]
+    given = lambda method, target, metric: [table[method][target][step][metric] for step in steps]
+    at = lambda method, target, metric, step=last: table[method][target][step][metric]
+    span = lambda method, target, metric: f"{method} {target} " + " → ".join(_short(given(method, target, metric)))
+    claims = []
+
+    def claim(text, holds, *measured):
+        claims.append({"claim": text, "holds": bool(holds), "measured": "; ".join(measured)})
+
+    for metric, better, what in (("coherence", max, "coherence"), (distance, min, distance)):
+        values = {method: at(method, "m3", metric) for method in ("eb_mvae", *BASELINES)}
+        best = better(PAPERS_BASELINES, key=values.get)
+        claim(f"EB-MVAE has the best {what} for m3 given all others (against PoE, MoE, MoPoE)",
+              better(values["eb_mvae"], values[best]) == values["eb_mvae"] != values[best],
+              *(f"{method} {_short([value])[0]}" for method, value in values.items()))
+    claim("EB-MVAE's coherence rises with every further observed modality, for m3 and m5",
+          all(_rises(given("eb_mvae", t, "coherence")) for t in TARGETS), *(span("eb_mvae", t, "coherence") for t in TARGETS))
+    claim(f"EB-MVAE's {distance} falls with every further observed modality, for m3 and m5",
+          all(_rises([-v for v in given("eb_mvae", t, distance)]) for t in TARGETS),
+          *(span("eb_mvae", t, distance) for t in TARGETS))
+    claim(f"PoE and MoPoE gain coherence but lose {distance} with more observed, for m3 and m5",
+          all(at(method, t, metric, last) > at(method, t, metric, first)
+              for method in ("poe", "mopoe") for t in TARGETS for metric in ("coherence", distance)),
+          *(span(method, t, metric) for method in ("poe", "mopoe") for t in TARGETS for metric in ("coherence", distance)))
+    claim(f"MoE is about flat (coherence within {FLAT}, {distance} within {FLAT:.0%}), for m3 and m5",
+          all(abs(at("moe", t, "coherence", last) - at("moe", t, "coherence", first)) <= FLAT
+              and abs(at("moe", t, distance, last) / at("moe", t, distance, first) - 1) <= FLAT for t in TARGETS),
+          *(span("moe", t, metric) for t in TARGETS for metric in ("coherence", distance)))
+    mean = lambda method, metric: sum(sum(given(method, t, metric)) for t in TARGETS) / len(TARGETS) / len(steps)
+    claim("PoE has quality without coherence, MoE and MoPoE coherence without quality (mean over m3, m5 and observed)",
+          all(mean("poe", distance) < mean(other, distance) and mean("poe", "coherence") < mean(other, "coherence")
+              for other in ("moe", "mopoe")),
+          *(f"{method} coherence {mean(method, 'coherence'):.3f}, {distance} {mean(method, distance):.3g}"
+            for method in PAPERS_BASELINES))
+    agreement = table["eb_mvae"]["unconditional"]["agreement"]
+    claim("Unconditional EB-MVAE is worst at m1 and m5 (how often a judge agrees with most of the others)",
+          set(sorted(agreement, key=agreement.get)[:2]) == {"m1", "m5"},
+          *(f"{target} {value:.3f}" for target, value in agreement.items()))
+    row = {method: table[method]["m3"][last] for method in ("eb_mvae", "mopoe")}
+    vae = table["unimodal_vae"]["m3"]["diversity"]
+    claim("EB-MVAE's m3 samples vary more than MoPoE's, and come closer to the unimodal VAE's in diversity and distance",
+          row["eb_mvae"]["diversity"] > row["mopoe"]["diversity"]
+          and abs(row["eb_mvae"]["diversity"] - vae) < abs(row["mopoe"]["diversity"] - vae)
+          and row["eb_mvae"]["distance_to_unimodal_vae"] < row["mopoe"]["distance_to_unimodal_vae"],
+          f"diversity: unimodal VAE {vae:.3g}",
+          *(f"{method} {r['diversity']:.3g}, distance to the VAE's {r['distance_to_unimodal_vae']:.3g}" for method, r in row.items()))
+    return claims
+
+
+def _rises(values):
+    return all(a < b for a, b in zip(values, values[1:]))
+
+
+def _short(values):
+    return [f"{value:.3f}" if abs(value) < 1 else f"{value:.4g}" for value in values]
+
+
+def markdown(claims, provenance):
+    """claims.md: the verdicts as a table, under the line that says where the numbers come from."""
+    lines = ["# The paper's claims, measured", "", provenance, "",
+             f"{sum(c['holds'] for c in claims)} of {len(claims)} hold. Every verdict is computed by "
+             "`stages/lib/claims.py` from `metrics.json`.", "",
+             "| | Claim | Verdict | Measured |", "| --- | --- | --- | --- |"]
+    for i, c in enumerate(claims, 1):
+        lines.append(f"| {i} | {c['claim']} | {'holds' if c['holds'] else '**fails**'} | {c['measured']} |")
+    return "\n".join(lines) + "\n"

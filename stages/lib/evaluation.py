@@ -1,0 +1,72 @@
+"""What `references` and `evaluate` share: the judged test tuples, one pass over images, the numbers of a cell."""
+
+import torch
+
+from stages.lib import artifacts, features, metrics, networks, runtime
+
+FIGURE_COLUMNS = 5  # samples a digit in Figure 3
+
+
+def load_judges(modalities, device):
+    """The digit classifier of each modality by its name."""
+    return {name: artifacts.load_module(f"models/judge/{name}.safetensors", networks.Classifier, device)
+            for name in modalities}
+
+
+def test_tuples(p, n_test, device):
+    """Indices (n,) of the test tuples that every cell of every method is measured on."""
+    n = min(p.evaluate.n_samples, n_test)
+    return torch.randperm(n_test, generator=runtime.generator("cpu", "test tuples", p.seed))[:n].to(device)
+
+
+def figure_rows(labels):
+    """Rows of the judged tuples shown in Figure 3: the first five of each class, class by class (fewer where scarce)."""
+    return torch.cat([torch.nonzero(labels == c).flatten()[:FIGURE_COLUMNS] for c in labels.unique()])
+
+
+@torch.no_grad()
+def features_of(images, extract, p):
+    """Features (N, F) float64 of uint8 images (N, C, H, W)."""
+    return torch.cat([extract(x).double() for x in images.split(p.evaluate.batch_size)]).cpu().numpy()
+
+
+@torch.no_grad()
+def judge_and_extract(images_of, n, judge, extract, p):
+    """One pass over n images, never decoded twice: uint8 images (n, C, H, W), judged digits (n,), features (n, F).
+
+    `images_of(rows)` returns the uint8 images of int64 rows. Judges see what a PNG of a sample would hold.
+    """
+    images, predicted, found = [], [], []
+    for rows in torch.arange(n).split(p.evaluate.batch_size):
+        images.append(images_of(rows))
+        predicted.append(judge(images[-1].float() / 255).argmax(1))
+        found.append(extract(images[-1]).double())
+    return torch.cat(images), torch.cat(predicted).cpu().numpy(), torch.cat(found).cpu().numpy()
+
+
+def measure(predicted, labels, found, reference, distance):
+    """The numbers of one cell: coherence, Frechet distance to the reference (mean, covariance), diversity, n_samples.
+
+    `labels` None (nothing observed) leaves coherence out. With fewer samples than features the covariance is singular:
+    the row then says so.
+    """
+    labels = None if labels is None else labels.cpu().numpy()
+    row = {"coherence": None if labels is None else metrics.coherence(predicted, labels),
+           distance: metrics.frechet(*metrics.feature_statistics(found), *reference),
+           "diversity": metrics.diversity(found, predicted if labels is None else labels),
+           "n_samples": len(predicted)}
+    if len(found) <= found.shape[1]:
+        row["warning"] = f"{len(found)} samples for {found.shape[1]} features: the covariance is singular"
+    return row
+
+
+def reference_statistics(name):
+    """Mean and covariance (float64) of the real test images' features, and of the unimodal VAE's, by modality."""
+    tensors, _ = artifacts.load_tensors("results/references/statistics.safetensors")
+    return {kind: (tensors[f"{kind}/{name}/mean"].numpy(), tensors[f"{kind}/{name}/covariance"].numpy())
+            for kind in ("real", "vae")}
+
+
+def about(p, device):
+    """Seed, distance and device, saved beside every result."""
+    return {"seed": p.seed, "distance": features.distance_name(p), **runtime.describe(device)}

@@ -1,0 +1,177 @@
+"""The networks: Encoder, Decoder, Classifier, FeatureNet, Energy, Score. Sizes come from the data, never from constants."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+CHANNELS = (32, 64, 128)  # 3x3 convolutions of stride 2 (DESIGN, section 4)
+
+
+def pyramid(size):
+    """Height or width after each convolution of stride 2, the input's first: 28 -> [28, 14, 7, 4]."""
+    sizes = [size]
+    for _ in CHANNELS:
+        sizes.append((sizes[-1] + 1) // 2)
+    return sizes
+
+
+def initialise(net, last):
+    """He initialisation, the last layer's small: PyTorch's default shrinks the signal by half a layer, and a short
+    training never makes up for it (docs/experiments.md)."""
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear, nn.ConvTranspose2d)):
+            inputs = layer.weight[0].numel()
+            if isinstance(layer, nn.ConvTranspose2d):  # of 3x3 taps at stride 2, 9/4 reach an output pixel
+                inputs = layer.weight.shape[0] * layer.weight[0, 0].numel() / 4
+            nn.init.normal_(layer.weight, std=0.02 if layer is last else (2 / inputs) ** 0.5)
+            nn.init.zeros_(layer.bias)
+
+
+class Encoder(nn.Module):
+    """q(z|x): images (B, C, H, W) -> mean and log-variance, (B, latent_dim) each."""
+
+    def __init__(self, image_shape, latent_dim):
+        super().__init__()
+        channels, height, width = image_shape
+        widths = (channels, *CHANNELS)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, CHANNELS))
+        self.hidden = nn.Linear(CHANNELS[-1] * pyramid(height)[-1] * pyramid(width)[-1], 512)
+        self.out = nn.Linear(512, 2 * latent_dim)
+        initialise(self, last=self.out)
+
+    def forward(self, x):
+        x = 4 * (x - 0.5)  # pixels in [0, 1] -> about unit scale
+        for conv in self.convs:
+            x = F.silu(conv(x))
+        x = F.silu(self.hidden(x.flatten(1)))  # B, 512
+        mean, logvar = self.out(x).chunk(2, dim=1)  # B, d each
+        return mean, logvar
+
+
+class Decoder(nn.Module):
+    """Mean of p(x|z): latents (B, latent_dim) -> images (B, C, H, W); the Encoder's mirror."""
+
+    def __init__(self, image_shape, latent_dim):
+        super().__init__()
+        channels, height, width = image_shape
+        heights, widths = pyramid(height)[::-1], pyramid(width)[::-1]
+        self.shape = CHANNELS[-1], heights[0], widths[0]
+        self.hidden = nn.Linear(latent_dim, 512)
+        self.grid = nn.Linear(512, CHANNELS[-1] * heights[0] * widths[0])
+        outputs = (*CHANNELS[-2::-1], channels)
+        self.convs = nn.ModuleList(
+            # A transposed convolution turns n into 2n - 1; the output padding makes up for even sizes.
+            nn.ConvTranspose2d(a, b, 3, 2, 1, output_padding=(heights[i + 1] - 2 * heights[i] + 1,
+                                                              widths[i + 1] - 2 * widths[i] + 1))
+            for i, (a, b) in enumerate(zip(CHANNELS[::-1], outputs)))
+        initialise(self, last=self.convs[-1])
+
+    def forward(self, z):
+        x = F.silu(self.grid(F.silu(self.hidden(z)))).unflatten(1, self.shape)  # B, 128, 4, 4
+        for conv in self.convs[:-1]:
+            x = F.silu(conv(x))
+        return self.convs[-1](x)  # B, C, H, W
+
+
+class Trunk(nn.Module):
+    """Images (B, C, H, W) -> features (B, width): what the judges and the feature net share.
+
+    The first convolution keeps the full resolution: digits on busy pictures are thin edges (docs/experiments.md).
+    """
+
+    def __init__(self, image_shape, width):
+        super().__init__()
+        channels, height, width_in = image_shape
+        widths = (channels, CHANNELS[0] // 2, *CHANNELS)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 1 if i == 0 else 2, 1, bias=False)
+                                   for i, (a, b) in enumerate(zip(widths, widths[1:])))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
+        self.out = nn.Linear(CHANNELS[-1] * pyramid(height)[-1] * pyramid(width_in)[-1], width)
+
+    def forward(self, x):
+        for conv, norm in zip(self.convs, self.norms):
+            x = F.relu(norm(conv(x)))
+        return self.out(x.flatten(1))
+
+
+class Classifier(nn.Module):
+    """The judge of a modality: images (B, C, H, W) -> class logits (B, n_classes)."""
+
+    def __init__(self, image_shape, n_classes, dropout=0.3):
+        super().__init__()
+        self.trunk = Trunk(image_shape, 256)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(256, n_classes)
+
+    def forward(self, x):
+        return self.head(self.dropout(F.relu(self.trunk(x))))
+
+
+class FeatureNet(nn.Module):
+    """Features of the offline Frechet distance: they must hold digit, modality and the background crop's position."""
+
+    def __init__(self, image_shape, n_classes, n_modalities, feature_dim):
+        super().__init__()
+        self.trunk = Trunk(image_shape, feature_dim)
+        self.digit = nn.Linear(feature_dim, n_classes)
+        self.modality = nn.Linear(feature_dim, n_modalities)
+        self.position = nn.Sequential(nn.Linear(feature_dim, 256), nn.ReLU(), nn.Linear(256, 2 * n_modalities))
+
+    def features(self, x):
+        """Images (B, C, H, W) -> features (B, feature_dim), those that every head reads."""
+        return F.relu(self.trunk(x))
+
+    def forward(self, x):
+        h = self.features(x)
+        return self.digit(h), self.modality(h), self.position(h).unflatten(1, (-1, 2))  # (y, x) for each modality
+
+
+def mlp(inputs, hidden, layers, outputs):
+    """`layers` hidden layers with SiLU; smooth, since its gradient is what is trained."""
+    widths = [inputs] + [hidden] * layers
+    blocks = [part for a, b in zip(widths, widths[1:]) for part in (nn.Linear(a, b), nn.SiLU())]
+    return nn.Sequential(*blocks, nn.Linear(hidden, outputs))
+
+
+class Energy(nn.Module):
+    """E(z): latents of all modalities (B, M*d) -> energy (B,); p(z) is proportional to exp(-E(z)) (paper, section 3).
+
+    The quadratic term keeps p(z) normalisable far from the data, where the MLP grows only linearly.
+    """
+
+    def __init__(self, dim, hidden, layers):
+        super().__init__()
+        self.net = mlp(dim, hidden, layers, 1)
+
+    def forward(self, z):
+        return 0.5 * z.square().sum(1) + self.net(z).squeeze(1)
+
+    def score(self, z, create_graph=False):
+        """S(z) = -grad E(z), shape (B, M*d); with `create_graph` it can be trained through."""
+        with torch.enable_grad():
+            z = z if z.requires_grad else z.detach().requires_grad_()
+            return -torch.autograd.grad(self(z).sum(), z, create_graph=create_graph)[0]
+
+
+class Score(nn.Module):
+    """A free vector field S(z) (B, M*d) -> (B, M*d), as the paper also trains; it need not be a gradient."""
+
+    NODES = 8  # of the quadrature in `forward`
+
+    def __init__(self, dim, hidden, layers):
+        super().__init__()
+        self.net = mlp(dim, hidden, layers, dim)
+
+    def score(self, z, create_graph=False):
+        return self.net(z) - z
+
+    def forward(self, z):
+        """E(z) - E(0) along the straight line, -int_0^1 S(tz).z dt by the midpoint rule; exact for a gradient field."""
+        t = (torch.arange(self.NODES, device=z.device) + 0.5) / self.NODES
+        points = t[:, None, None] * z  # nodes, B, D
+        return -(self.score(points.flatten(0, 1)).view_as(points) * z).sum(2).mean(0)
+
+
+def joint(model, dim, hidden, layers):
+    """The joint model by its name in params.yaml: `energy` or `score`."""
+    return {"energy": Energy, "score": Score}[model](dim, hidden, layers)

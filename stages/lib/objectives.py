@@ -1,0 +1,136 @@
+"""Every loss, side by side, named as in its paper. Each returns a scalar to minimise, per item, and its parts.
+
+Encoders and decoders come as callables; noise and choices come in as tensors, so that a loss is a pure function.
+"""
+
+import math
+
+import torch
+
+from stages.lib import posteriors
+
+# ---- likelihoods: negative log p(x|z) in nats per item, x and recon (B, C, H, W) -> (B,)
+
+
+def gaussian_nll(x, recon, scale):
+    """N(recon, scale^2 I); constants without parameters are left out."""
+    return (x - recon).square().flatten(1).sum(1) / (2 * scale**2)
+
+
+def laplace_nll(x, recon, scale):
+    """Laplace(recon, scale); constants without parameters are left out."""
+    return (x - recon).abs().flatten(1).sum(1) / scale
+
+
+NLL = {"gaussian": gaussian_nll, "laplace": laplace_nll}
+
+# ---- unimodal
+
+
+def beta_vae(x, encode, decode, noise, beta, nll):
+    """beta-VAE (Higgins et al. 2017): -E_q log p(x|z) + beta KL(q(z|x) || N(0, I))."""
+    mean, logvar = encode(x)  # B, d
+    recon = decode(posteriors.sample(mean, logvar, noise))  # B, C, H, W
+    reconstruction = nll(x, recon).mean()
+    divergence = posteriors.kl_from_prior(mean, logvar).mean()
+    return reconstruction + beta * divergence, {"reconstruction": reconstruction, "kl": divergence}
+
+
+# ---- joint-posterior baselines: xs a list of M (B, C, H, W), mean and logvar (M, B, D), noise (B, D)
+
+
+def reconstruct(xs, z, decoders, nll):
+    """Sum over modalities of -log p(x_m|z), mean over the batch."""
+    return sum(nll(x, decode(z)) for x, decode in zip(xs, decoders)).mean()
+
+
+def poe(xs, mean, logvar, decoders, noise, beta, nll):
+    """MVAE (Wu and Goodman 2018): the joint ELBO with the prior as an expert, plus each modality's own ELBO.
+
+    noise (M + 1, B, D): the joint sample's, then one a modality.
+    """
+    joint = posteriors.product(mean, logvar, prior=True)  # B, D each
+    z = posteriors.sample(*joint, noise[0])
+    divergence = posteriors.kl_from_prior(*joint).mean()
+    reconstruction, alone = 0, 0
+    for m, (x, decode) in enumerate(zip(xs, decoders)):
+        expert = posteriors.product(mean[m : m + 1], logvar[m : m + 1], prior=True)
+        recon = decode(torch.cat([z, posteriors.sample(*expert, noise[m + 1])]))  # 2B, C, H, W: one decoder call
+        of_joint, of_expert = recon.chunk(2)
+        reconstruction = reconstruction + nll(x, of_joint).mean()
+        alone = alone + nll(x, of_expert).mean() + beta * posteriors.kl_from_prior(*expert).mean()
+    return reconstruction + beta * divergence + alone, {"reconstruction": reconstruction, "kl": divergence}
+
+
+def mixture_elbo(xs, mean, logvar, decoders, noise, component, beta, nll):
+    """ELBO of a mixture posterior 1/K sum_k q_k, (K, B, D): KL averaged over components, an upper bound on the true one.
+
+    Item b decodes a sample of component[b]: with components drawn uniformly, an unbiased estimate of decoding them all.
+    """
+    z = posteriors.sample(*posteriors.choose(mean, logvar, component), noise)  # B, D
+    reconstruction = reconstruct(xs, z, decoders, nll)
+    divergence = posteriors.kl_from_prior(mean, logvar).mean()
+    return reconstruction + beta * divergence, {"reconstruction": reconstruction, "kl": divergence}
+
+
+def moe(xs, mean, logvar, decoders, noise, component, beta, nll):
+    """MMVAE (Shi et al. 2019) in ELBO form, as the paper's comparison runs it: importance weighting would give this one
+    baseline K decodings an image and a tighter bound than all others."""
+    return mixture_elbo(xs, mean, logvar, decoders, noise, component, beta, nll)
+
+
+def mopoe(xs, mean, logvar, decoders, noise, component, members, beta, nll):
+    """MoPoE-VAE (Sutter et al. 2021): mixture over all non-empty subsets of their products; members bool (K, M)."""
+    return mixture_elbo(xs, *posteriors.subset_products(mean, logvar, members), decoders, noise, component, beta, nll)
+
+
+def mvtcae(xs, mean, logvar, decoders, noise, beta, alpha, nll):
+    """MVTCAE (Hwang et al. 2021, eq. 10): total correlation weighted by alpha in [0, 1].
+
+    (M - alpha)/M reconstruction + beta [(1 - alpha) KL(q(z|x) || p) + alpha/M sum_m KL(q(z|x) || q(z|x_m))].
+    """
+    joint_mean, joint_logvar = posteriors.product(mean, logvar)
+    modalities = len(xs)
+    reconstruction = reconstruct(xs, posteriors.sample(joint_mean, joint_logvar, noise), decoders, nll)
+    divergence = posteriors.kl_from_prior(joint_mean, joint_logvar).mean()
+    bottleneck = posteriors.kl(joint_mean, joint_logvar, mean, logvar).mean(1).sum()  # over B, then M
+    loss = (modalities - alpha) / modalities * reconstruction
+    loss = loss + beta * ((1 - alpha) * divergence + alpha / modalities * bottleneck)
+    return loss, {"reconstruction": reconstruction, "kl": divergence}
+
+
+# ---- score matching: eq. 1, three ways to the same optimum. score: (B, D) -> (B, D)
+
+
+def score_matching_exact(score, z):
+    """Eq. 1: E [tr grad S(z) + 1/2 |S(z)|^2] (Hyvarinen 2005), with D backward passes; for small D and as a reference."""
+    one = lambda point: score(point[None])[0]
+    jacobian = torch.func.vmap(torch.func.jacrev(one))(z)  # B, D, D
+    return (jacobian.diagonal(dim1=1, dim2=2).sum(1) + 0.5 * score(z).square().sum(1)).mean()
+
+
+def score_matching_sliced(score, z, probe):
+    """Eq. 1 with Hutchinson's trace v' grad S v; probe (B, D) of +-1, exact where grad S is diagonal."""
+    z = z.detach().requires_grad_()
+    s = score(z)
+    product = torch.autograd.grad((s * probe).sum(), z, create_graph=True)[0]  # B, D: v' grad S
+    return ((product * probe).sum(1) + 0.5 * s.square().sum(1)).mean()
+
+
+def score_matching_denoising(score, z, mean, std):
+    """Eq. 1 up to a constant, q(z|x) = N(mean, std^2) being the kernel: 1/2 E |S(z) + (z - mean)/std^2|^2.
+
+    Less the parameter-free square of the target, so that its values compare with those of the other two (Vincent 2011).
+    """
+    s = score(z)
+    return (0.5 * s.square() + s * (z - mean) / std.square()).sum(1).mean()
+
+
+def kl_weight(progress, warmup, beta):
+    """beta reached linearly over the share `warmup` of training; progress in [0, 1]."""
+    return beta * min(1.0, progress / warmup) if warmup else beta
+
+
+def cosine(progress):
+    """Factor of the learning rate: 1 at the start, 0 at the end."""
+    return 0.5 * (1 + math.cos(math.pi * progress))

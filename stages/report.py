@@ -1,0 +1,123 @@
+"""Figures 1 to 3, the full grid, training curves, plot data, metrics.json and the paper's claims -> reports/.
+
+    python -m stages.report
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from stages.lib import artifacts, claims, data, figures, params, runtime
+
+OUT = Path("reports")
+RESULTS = Path("results")
+METHODS = ("eb_mvae", "poe", "moe", "mopoe", "mvtcae")
+REFERENCES = ("unimodal_vae", "real")
+TARGETS = ("m5", "m3")  # rows of Figure 2, as in the paper
+SHOWN = "m3"  # the modality of Figure 3
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    p = params.load()
+    provenance = artifacts.load_json(data.POLYMNIST / "provenance.json")
+    names = provenance["modalities"]
+    results = {method: artifacts.load_json(RESULTS / method / "results.json") for method in METHODS}
+    references = artifacts.load_json(RESULTS / "references" / "results.json")
+    distance = references["distance"]
+    rows = [row for method in METHODS for row in results[method]["rows"]]
+    table = tabulate(rows, results, references["rows"], names, distance)
+    caption = (f"{provenance['dataset']}; profile {p.profile}, seed {p.seed}, {provenance['n_train']} training tuples, "
+               f"{rows[0]['n_samples']} samples a cell, {references['device']}, torch {references['torch']}")
+
+    save = lambda figure, name: figures.save(figure, OUT / "figures" / name, caption)
+    save(figure1(names), "figure1")
+    save(figures.curves(table, METHODS, distance, TARGETS, REFERENCES), "figure2")
+    save(figure3(names), "figure3")
+    save(figures.curves(table, METHODS, distance, names, REFERENCES), "grid")
+    histories = training_histories(names)
+    save(figures.training_curves(histories), "training")
+
+    artifacts.save_json(OUT / "metrics.json", {
+        "dataset": provenance["dataset"], "profile": p.profile, "seeds": [p.seed], "device": references["device"],
+        "torch": references["torch"], "samples_per_cell": rows[0]["n_samples"],
+        "judges": artifacts.load_json("models/judge/accuracy.json")["judges"], **rounded(table)}, checksum=False)
+    verdicts = claims.check(table, distance)
+    artifacts.write(OUT / "claims.md", claims.markdown(verdicts, caption).encode(), checksum=False)
+    save_plots(rows, table, histories, names, distance)
+    print(f"report: {sum(v['holds'] for v in verdicts)} of {len(verdicts)} claims hold; see {OUT}/claims.md", flush=True)
+
+
+def tabulate(rows, results, reference_rows, names, distance):
+    """{method: {target: {given0: {...}, given1: ...}, "unconditional": ...}}: means over the observed subsets of a size."""
+    table = {}
+    for method in METHODS:
+        table[method] = {target: {} for target in names}
+        for row in rows:
+            if row["method"] == method:
+                table[method][row["target"]].setdefault(f"given{row['n_observed']}", []).append(row)
+        for target, sizes in table[method].items():
+            for size, cells in sizes.items():
+                keys = ("coherence", distance, "diversity", "distance_to_unimodal_vae")
+                sizes[size] = {key: float(np.mean([c[key] for c in cells])) for key in keys if cells[0].get(key) is not None}
+        table[method]["unconditional"] = results[method]["unconditional"]
+    table["eb_mvae"]["energy_auroc"] = results["eb_mvae"]["energy_auroc"]
+    for row in reference_rows:
+        table.setdefault(row["method"], {})[row["target"]] = {key: row[key] for key in ("coherence", distance, "diversity")}
+    return table
+
+
+def figure1(names):
+    """(a) training tuples, a column a modality; (b) unconditional MoPoE; (c) unconditional EB-MVAE."""
+    pictures = []
+    for source in ("train", "mopoe", "eb_mvae"):
+        load = lambda name: artifacts.load_array(
+            data.POLYMNIST / "train" / f"{name}.npy" if source == "train" else RESULTS / source / f"unconditional_{name}.npy")
+        shown = len(artifacts.load_array(RESULTS / "mopoe" / f"unconditional_{names[0]}.npy"))
+        pictures.append(figures.tile(np.stack([load(name)[:shown] for name in names], 1)))
+    return figures.panels(pictures, ["training tuples", "unconditional MoPoE", "unconditional EB-MVAE"], names)
+
+
+def figure3(names):
+    """Modality 3, five a row, a digit a row: (a) unimodal VAE posterior samples, (b) EB-MVAE, (c) MoPoE given the rest."""
+    files = [RESULTS / "references" / f"reconstructions_{SHOWN}.npy",
+             *(RESULTS / method / f"given_rest_{SHOWN}.npy" for method in ("eb_mvae", "mopoe"))]
+    images = [artifacts.load_array(file) for file in files]
+    pictures = [figures.tile(i[: len(i) // 5 * 5].reshape(-1, 5, *i.shape[1:])) for i in images]
+    rest = ", ".join(name[1:] for name in names if name != SHOWN)
+    return figures.panels(pictures, [f"unimodal VAE, {SHOWN}", f"EB-MVAE given {rest}", f"MoPoE given {rest}"])
+
+
+def training_histories(names):
+    """Training curves as {title: {name: [(step, value), ...]}}."""
+    read = lambda path, key: [(entry["step"], entry[key]) for entry in artifacts.load_json(Path("models") / path / "history.json")]
+    return {"unimodal VAEs: digits read off reconstructions": {n: read(f"vae/{n}", "digit_accuracy") for n in names},
+            "baselines: held-out loss": {m: read(f"baseline/{m}", "held_out") for m in METHODS[1:]},
+            "EBM: held-out score matching": {"eb_mvae": read("ebm", "held_out")}}
+
+
+def save_plots(rows, table, histories, names, distance):
+    """Tidy JSON rows for `dvc plots`: values are numbers, one observation a row."""
+    save = lambda name, value: artifacts.save_json(OUT / "plots" / f"{name}.json", rounded(value), checksum=False)
+    save("grid", [{"method": r["method"], "target": r["target"], "observed": r["observed"], "n_observed": r["n_observed"],
+                   "coherence": r["coherence"], distance: r[distance], "n_samples": r["n_samples"], "seed": r["seed"]}
+                  for r in rows])
+    for name, metric in (("coherence", "coherence"), ("frechet", distance)):
+        save(name, [{"method": method, "target": target, "n_observed": int(key[5:]), "metric": metric, "value": cell[metric]}
+                    for method in METHODS for target in names for key, cell in table[method][target].items() if metric in cell])
+    save("training", [{"family": family, "name": name, "step": step, "value": value}
+                      for family, lines in histories.items() for name, points in lines.items() for step, value in points])
+
+
+def rounded(value):
+    """Numbers to six significant digits, so that files read well and diff well."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    runtime.run(main)
