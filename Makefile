@@ -32,8 +32,7 @@ medium:          ## 20,000 tuples, 15 epochs, 2,000 samples a cell: up to 90 min
 paper:           ## 60,000 tuples, 300 epochs, 10,000 samples a cell, Inception FID: for a GPU
 
 mnist: $(READY)   ## after a run on embedded digits: MNIST_DIR=FOLDER make mnist
-	dvc repro --force --single-item polymnist
-	dvc repro
+	dvc exp run -S polymnist.digits=mnist
 
 lock: $(READY)    ## compile requirements.in into requirements.txt anew
 	.venv/bin/python -m pip install --quiet uv

@@ -4,8 +4,10 @@
 """
 
 import argparse
+import sys
 
 import torch
+from tqdm import tqdm
 
 from stages.lib import artifacts, data, networks, params, runtime
 
@@ -20,7 +22,8 @@ def main():
         for modality, array in images.items():
             encoder = artifacts.load_module(f"models/vae/{modality}/encoder.safetensors", networks.Encoder, device)
             with torch.no_grad():
-                parts = [encoder(data.to_float(x)) for x in array.split(1000)]
+                bar = tqdm(array.split(1000), f"encode {split} {modality}", unit="batch", disable=not sys.stderr.isatty())
+                parts = [encoder(data.to_float(x)) for x in bar]
             means.append(torch.cat([mean for mean, _ in parts]))
             logvars.append(torch.cat([logvar for _, logvar in parts]))
         artifacts.save_tensors(data.LATENTS / f"{split}.safetensors",

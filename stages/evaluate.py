@@ -19,6 +19,7 @@ from stages.lib.runtime import UserError
 
 OUT = Path("results")
 METHODS = ("eb_mvae", "poe", "moe", "mopoe", "mvtcae")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIGURE_ROWS = 8  # unconditional tuples shown in Figure 1
 
 
@@ -49,7 +50,8 @@ def main():
             of_size = [of_size[i] for i in sorted(kept.tolist())]
         cells += of_size
 
-    rows, figure, judged = [], evaluation.figure_rows(labels), {}
+    rows, shown, judged = [], {}, {}
+    figure = evaluation.figure_rows(labels)
     for subset in tqdm(cells, f"evaluate {method}", unit="subset", disable=not sys.stderr.isatty()):
         z = latents(subset, seeds(subset))
         if not torch.isfinite(z).all():
@@ -65,14 +67,18 @@ def main():
                    **evaluation.measure(predicted, labels if subset else None, found, references[target]["real"], distance)}
             if not subset:
                 judged[target] = torch.as_tensor(predicted)
-                artifacts.save_array(OUT / method / f"unconditional_{target}.npy", images[:FIGURE_ROWS].cpu().numpy())
+                shown[f"unconditional_{target}"] = images[:FIGURE_ROWS]
             if len(subset) == len(names) - 1:
                 row["distance_to_unimodal_vae"] = metrics.frechet(
                     *metrics.feature_statistics(found), *references[target]["vae"])
-                artifacts.save_array(OUT / method / f"given_rest_{target}.npy", images[figure].cpu().numpy())
+                shown[f"given_rest_{target}"] = images[figure]
             rows.append({**row, "seed": p.seed})
     every, most, by_modality = metrics.agreement(torch.stack([judged[name] for name in names], 1))
-    unconditional = {"all_agree": every, "all_but_one_agree": most, "agreement": dict(zip(names, by_modality))}
+    unconditional = {"all_agree": every, f"{WORDS[len(names) - 1]}_agree": most, "agreement": dict(zip(names, by_modality))}
+    if any("warning" in row for row in rows):
+        print(f"WARNING: evaluate {method}: {next(r['warning'] for r in rows if 'warning' in r)}", file=sys.stderr)
+    for name, images in shown.items():
+        artifacts.save_array(OUT / method / f"{name}.npy", images.cpu().numpy())
     artifacts.save_json(OUT / method / "results.json", {
         "rows": rows, "unconditional": unconditional, **extras(), **evaluation.about(p, device)})
     given = lambda k: sum(r["coherence"] for r in rows if r["n_observed"] == k) / sum(r["n_observed"] == k for r in rows)

@@ -9,9 +9,12 @@ al. 2021). Digits come from MNIST, or from scikit-learn's handwritten digits whe
 
 import argparse
 import hashlib
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from stages.lib import artifacts, digits, params, runtime
 from stages.lib.runtime import UserError, relative
@@ -45,7 +48,7 @@ def main():
                   **{f"n_{split}": len(labels) for split, (_, labels, _) in splits.items()},
                   "sha256": {}}
     for split, (images, labels, crops) in splits.items():
-        for name, array in zip(names, images):
+        for name, array in zip(names, tqdm(images, f"polymnist {split}", unit="file", disable=not sys.stderr.isatty())):
             artifacts.save_array(OUT / split / f"{name}.npy", array)
             provenance["sha256"][f"{split}/{name}"] = hashlib.sha256(array).hexdigest()
         artifacts.save_array(OUT / split / "labels.npy", labels)
@@ -125,7 +128,7 @@ def open_picture(file, what):
                 if image.width * image.height > MAX_PIXELS:
                     raise UserError(f"{what} has {image.width}x{image.height} pixels; {MAX_PIXELS:,} are the most")
                 return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{what} can't be read as a picture ({str(error).splitlines()[0]})") from None
 
 
@@ -139,17 +142,19 @@ def import_tree(folder, p):
             if not where.is_dir():
                 raise UserError(f"polymnist.import_dir: {where} is missing; "
                                 f"expected {folder}/{{train,test}}/m0 .. m{p.modalities - 1}")
-            try:
-                files = sorted((tuple(map(int, f.stem.split("."))), f) for f in where.glob("*.png"))
-            except ValueError:
-                raise UserError(f"polymnist.import_dir: {where} holds names that are not INDEX.LABEL.png") from None
+            files = list(where.glob("*.png"))
+            odd = [f.name for f in files if not re.fullmatch(r"[0-9]+\.[0-9]+", f.stem)]
+            if odd:
+                raise UserError(f"polymnist.import_dir: {where}/{odd[0]} is not named INDEX.LABEL.png")
+            files = sorted((tuple(map(int, f.stem.split("."))), f) for f in files)
             names = [key for key, _ in files][:n]
             listed = listed or names
             if not names or names != listed:
                 raise UserError(f"polymnist.import_dir: {where} does not hold the same INDEX.LABEL names as m0")
             stack = [open_picture(f, f"polymnist.import_dir: {f}") for _, f in files[:n]]
-            if len({s.shape for s in stack}) > 1:
-                raise UserError(f"polymnist.import_dir: {where} holds images of several sizes")
+            sizes = {picture.shape for picture in stack} | {image.transpose(0, 2, 3, 1)[0].shape for image in images[:1]}
+            if len(sizes) > 1:
+                raise UserError(f"polymnist.import_dir: {where} holds images of several sizes, or other than m0's")
             images.append(np.ascontiguousarray(np.stack(stack).transpose(0, 3, 1, 2)))
         splits[split] = images, np.array([label for _, label in listed], np.int64), None
     return splits, {"dataset": "polymnist (published images)", "digits": "imported"}

@@ -6,9 +6,11 @@ Upper bounds: real images themselves (training against test images), and the uni
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from stages.lib import artifacts, data, evaluation, features, metrics, networks, params, posteriors, runtime
 
@@ -29,7 +31,7 @@ def main():
 
     rows, statistics, samples = [], {}, {}
     figure = evaluation.figure_rows(test.labels[index])
-    for m, name in enumerate(test.modalities):
+    for m, name in enumerate(tqdm(test.modalities, "references", unit="modality", disable=not sys.stderr.isatty())):
         decoder = artifacts.load_module(f"models/vae/{name}/decoder.safetensors", networks.Decoder, device)
         real = evaluation.features_of(test.images[name], extract, p)
         statistics[f"real/{name}/mean"], statistics[f"real/{name}/covariance"] = metrics.feature_statistics(real)

@@ -4,9 +4,12 @@
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from tqdm import tqdm
 
 from stages.lib import artifacts, claims, data, figures, params, runtime
 
@@ -27,44 +30,43 @@ def main():
     references = artifacts.load_json(RESULTS / "references" / "results.json")
     distance = references["distance"]
     rows = [row for method in METHODS for row in results[method]["rows"]]
-    table = tabulate(rows, results, references["rows"], names, distance)
+    table = tabulate(rows, results, references["rows"], distance)
     caption = (f"{provenance['dataset']}; profile {p.profile}, seed {p.seed}, {provenance['n_train']} training tuples, "
                f"{rows[0]['n_samples']} samples a cell, {references['device']}, torch {references['torch']}")
 
-    save = lambda figure, name: figures.save(figure, OUT / "figures" / name, caption)
-    save(figure1(names), "figure1")
-    save(figures.curves(table, METHODS, distance, TARGETS, REFERENCES), "figure2")
-    save(figure3(names), "figure3")
-    save(figures.curves(table, METHODS, distance, names, REFERENCES), "grid")
+    if any("warning" in row for row in rows):
+        caption += "; fewer samples than features: distances are unreliable"
     histories = training_histories(names)
-    save(figures.training_curves(histories), "training")
+    draw = {"figure1": lambda: figure1(names), "figure3": lambda: figure3(names),
+            "figure2": lambda: figures.curves(table, METHODS, distance, TARGETS, REFERENCES),
+            "grid": lambda: figures.curves(table, METHODS, distance, names, REFERENCES),
+            "training": lambda: figures.training_curves(histories)}
+    for name, figure in tqdm(draw.items(), "report", unit="figure", disable=not sys.stderr.isatty()):
+        figures.save(figure(), OUT / "figures" / name, caption)
 
-    artifacts.save_json(OUT / "metrics.json", {
+    artifacts.save_json(OUT / "metrics.json", rounded({
         "dataset": provenance["dataset"], "profile": p.profile, "seeds": [p.seed], "device": references["device"],
         "torch": references["torch"], "samples_per_cell": rows[0]["n_samples"],
-        "judges": artifacts.load_json("models/judge/accuracy.json")["judges"], **rounded(table)}, checksum=False)
+        "judges": artifacts.load_json("models/judge/accuracy.json")["judges"], **table}), checksum=False)
     verdicts = claims.check(table, distance)
     artifacts.write(OUT / "claims.md", claims.markdown(verdicts, caption).encode(), checksum=False)
     save_plots(rows, table, histories, names, distance)
     print(f"report: {sum(v['holds'] for v in verdicts)} of {len(verdicts)} claims hold; see {OUT}/claims.md", flush=True)
 
 
-def tabulate(rows, results, reference_rows, names, distance):
+def tabulate(rows, results, reference_rows, distance):
     """{method: {target: {given0: {...}, given1: ...}, "unconditional": ...}}: means over the observed subsets of a size."""
-    table = {}
+    columns = ["coherence", distance, "diversity", "distance_to_unimodal_vae"]
+    frame = pd.DataFrame(rows).astype({column: float for column in columns})
+    means = frame.groupby(["method", "target", "n_observed"])[columns].mean()
+    table = {method: {} for method in METHODS}
+    for (method, target, size), cell in means.iterrows():
+        table[method].setdefault(target, {})[f"given{size}"] = cell.dropna().to_dict()
     for method in METHODS:
-        table[method] = {target: {} for target in names}
-        for row in rows:
-            if row["method"] == method:
-                table[method][row["target"]].setdefault(f"given{row['n_observed']}", []).append(row)
-        for target, sizes in table[method].items():
-            for size, cells in sizes.items():
-                keys = ("coherence", distance, "diversity", "distance_to_unimodal_vae")
-                sizes[size] = {key: float(np.mean([c[key] for c in cells])) for key in keys if cells[0].get(key) is not None}
         table[method]["unconditional"] = results[method]["unconditional"]
     table["eb_mvae"]["energy_auroc"] = results["eb_mvae"]["energy_auroc"]
     for row in reference_rows:
-        table.setdefault(row["method"], {})[row["target"]] = {key: row[key] for key in ("coherence", distance, "diversity")}
+        table.setdefault(row["method"], {})[row["target"]] = {key: row[key] for key in columns[:3]}
     return table
 
 
@@ -84,7 +86,7 @@ def figure3(names):
     files = [RESULTS / "references" / f"reconstructions_{SHOWN}.npy",
              *(RESULTS / method / f"given_rest_{SHOWN}.npy" for method in ("eb_mvae", "mopoe"))]
     images = [artifacts.load_array(file) for file in files]
-    pictures = [figures.tile(i[: len(i) // 5 * 5].reshape(-1, 5, *i.shape[1:])) for i in images]
+    pictures = [figures.tile(i.reshape(-1, 5, *i.shape[1:])) for i in images]
     rest = ", ".join(name[1:] for name in names if name != SHOWN)
     return figures.panels(pictures, [f"unimodal VAE, {SHOWN}", f"EB-MVAE given {rest}", f"MoPoE given {rest}"])
 
@@ -100,9 +102,8 @@ def training_histories(names):
 def save_plots(rows, table, histories, names, distance):
     """Tidy JSON rows for `dvc plots`: values are numbers, one observation a row."""
     save = lambda name, value: artifacts.save_json(OUT / "plots" / f"{name}.json", rounded(value), checksum=False)
-    save("grid", [{"method": r["method"], "target": r["target"], "observed": r["observed"], "n_observed": r["n_observed"],
-                   "coherence": r["coherence"], distance: r[distance], "n_samples": r["n_samples"], "seed": r["seed"]}
-                  for r in rows])
+    columns = ["method", "target", "observed", "n_observed", "coherence", distance, "n_samples", "seed"]
+    save("grid", [{key: row[key] for key in columns} for row in rows])
     for name, metric in (("coherence", "coherence"), ("frechet", distance)):
         save(name, [{"method": method, "target": target, "n_observed": int(key[5:]), "metric": metric, "value": cell[metric]}
                     for method in METHODS for target in names for key, cell in table[method][target].items() if metric in cell])

@@ -29,7 +29,7 @@ def main():
     encoders, decoders, shapes = [], [], {}
     for name in names:
         shapes[name] = dict(image_shape=list(train.images[name].shape[1:]), latent_dim=dim)
-        with runtime.seed_parameters("train_baseline", p.seed, method, name):
+        with runtime.seeded("train_baseline", p.seed, method, name):
             encoders.append(networks.Encoder(**shapes[name]).to(device))
             decoders.append(networks.Decoder(**shapes[name]).to(device))
     nll = partial(objectives.NLL[p.vae.likelihood], scale=p.vae.scale)

@@ -44,7 +44,7 @@ def main():
 
 def train_judge(name, images, labels, test, classes, p, device):
     """A classifier for one modality and its accuracy on the test images."""
-    with runtime.seed_parameters("train_judge", p.seed, name):
+    with runtime.seeded("train_judge", p.seed, name):
         judge = networks.Classifier(list(images.shape[1:]), classes).to(device)
     rng = runtime.generator(device, "train_judge", p.seed, name)
 
@@ -56,8 +56,9 @@ def train_judge(name, images, labels, test, classes, p, device):
         logits = judge(x)
         return F.cross_entropy(logits, labels[index], label_smoothing=0.05), {}
 
-    training.train(f"judge {name}", judge.parameters(), loss, len(images), batch_size=p.judge.batch_size,
-                   epochs=p.judge.epochs, learning_rate=p.judge.learning_rate, lr_schedule="cosine", generator=rng)
+    with runtime.seeded("dropout", p.seed, name):
+        training.train(f"judge {name}", judge.parameters(), loss, len(images), batch_size=p.judge.batch_size,
+                       epochs=p.judge.epochs, learning_rate=p.judge.learning_rate, lr_schedule="cosine", generator=rng)
     judge.eval()
     with torch.no_grad():
         right = [judge(data.to_float(x)).argmax(1) == y
@@ -72,7 +73,7 @@ def train_features(train, test, classes, p, device):
     """
     names, n = train.modalities, len(train)
     shape = list(train.images[names[0]].shape[1:])
-    with runtime.seed_parameters("train_features", p.seed):
+    with runtime.seeded("train_features", p.seed):
         net = networks.FeatureNet(shape, classes, len(names), p.judge.feature_dim).to(device)
     rng = runtime.generator(device, "train_features", p.seed)
     extent = None if train.crops is None else train.crops.amax(0).clamp(min=1)  # M, 2

@@ -25,7 +25,7 @@ def main():
     judge = artifacts.load_module(f"models/judge/{modality}.safetensors", networks.Classifier, device)
 
     shape = dict(image_shape=list(images.shape[1:]), latent_dim=p.vae.latent_dim)
-    with runtime.seed_parameters("train_vae", p.seed, modality):
+    with runtime.seeded("train_vae", p.seed, modality):
         encoder, decoder = networks.Encoder(**shape).to(device), networks.Decoder(**shape).to(device)
     nll = partial(objectives.NLL[p.vae.likelihood], scale=p.vae.scale)
     rng = runtime.generator(device, "train_vae", p.seed, modality)
@@ -38,7 +38,7 @@ def main():
 
     @torch.no_grad()
     def held_out():
-        """ELBO in nats, and how often the judge reads the digit off reconstructions of posterior samples."""
+        """ELBO in nats (up to the likelihood's constant), and how often the judge reads the digit off reconstructions of posterior samples."""
         x, labels = data.to_float(test_images[:1000]), test.labels[:1000]
         mean, logvar = encoder(x)
         noise = torch.randn(mean.shape, generator=runtime.generator(device, "held out", modality), device=device)

@@ -132,6 +132,13 @@ def test_conditional_starts_the_free_coordinates_at_the_first_noise():
     assert torch.equal(found, torch.where(MIXED, noise, observed))
 
 
+def test_conditional_is_langevin_with_fresh_noise_after_the_start():
+    observed, seeds = randn(6, 5, seed=1), range(6)
+    start, *noise = sampling.sample_noise((21, 5), seeds).unbind(1)
+    expected = sampling.langevin(coupled, torch.where(MIXED, start, observed), MIXED, noise, 0.7, 0.5)
+    assert torch.equal(sampling.conditional(coupled, observed, MIXED, seeds, 20, 0.7, 0.5), expected)
+
+
 def test_conditional_leaves_its_input_alone():
     observed = randn(6, 5, seed=1)
     before = observed.clone()

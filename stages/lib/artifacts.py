@@ -1,4 +1,4 @@
-"""Atomic, checksummed save and load: safetensors, npy, json. The only module besides data.py that touches files.
+"""Atomic, checksummed save and load: safetensors, npy, json. Every output of a stage is written here.
 
 A file is written beside its target, flushed to disk and renamed, so that a reader sees the old file or the new one,
 never half of one. Its SHA-256 goes into `FILE.sha256`, which every load checks first.
@@ -18,17 +18,23 @@ from stages.lib.runtime import UserError, relative
 def write(path, data, checksum=True):
     """Write the bytes `data` to `path` atomically. Raises `UserError` where the system refuses; the old file stays."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    contents = {path: data}
+    if checksum:
+        contents[Path(f"{path}.sha256")] = hashlib.sha256(data).hexdigest().encode() + b"\n"
+    temporary = {target: target.with_name(f".{target.name}.tmp{os.getpid()}") for target in contents}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            for target, content in contents.items():  # all on disk before the first is renamed: it may be full
+                with open(temporary[target], "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for target in contents:
+                os.replace(temporary[target], target)
         finally:
-            temporary.unlink(missing_ok=True)
+            for file in temporary.values():
+                file.unlink(missing_ok=True)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -36,8 +42,6 @@ def write(path, data, checksum=True):
             os.close(folder)
     except OSError as error:
         raise UserError(f"{relative(path)}: can't be written ({error.strerror})") from None
-    if checksum:
-        write(f"{path}.sha256", hashlib.sha256(data).hexdigest().encode() + b"\n", checksum=False)
 
 
 def verify(path):
@@ -109,9 +113,9 @@ def save_module(path, module, about=None):
 def load_module(path, build, device):
     """`build(**about)` with the saved parameters, in evaluation mode, gradients off, on `device`."""
     tensors, about = load_tensors(path, device)
-    module = build(**about).to(device)
     try:
+        module = build(**about).to(device)
         module.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"{relative(path)}: does not fit its network ({str(error).splitlines()[0]})") from None
     return module.eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import http.client
 import os
 import socket
 import sys
@@ -47,16 +48,19 @@ def load(choice, seed):
 
 
 def mnist():
-    """MNIST from MNIST_DIR, else data/raw, else torchvision's mirrors."""
-    folder = os.environ.get("MNIST_DIR")
-    if folder:
-        return read_mnist(Path(folder))
-    try:
-        return read_mnist(Path("data/raw"))
-    except NotFound:
-        with tempfile.TemporaryDirectory() as temporary:
+    """MNIST from MNIST_DIR, else data/raw, else torchvision's mirrors; `NotFound` tells what was tried."""
+    tried = []
+    for folder in filter(None, (os.environ.get("MNIST_DIR"), "data/raw")):
+        try:
+            return read_mnist(Path(folder))
+        except NotFound as error:
+            tried.append(str(error))
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
             download(Path(temporary))
-            return read_mnist(Path(temporary))
+        except NotFound as error:
+            raise NotFound("; ".join([*tried, str(error)]) + "; set MNIST_DIR to a folder with MNIST") from None
+        return read_mnist(Path(temporary))
 
 
 def read_mnist(folder):
@@ -65,7 +69,7 @@ def read_mnist(folder):
     for key, (name, expected) in MNIST.items():
         file = next((f for f in (folder / name, folder / f"{name}.gz") if f.is_file()), None)
         if file is None:
-            raise NotFound(f"{relative(folder)} holds no {name} or {name}.gz; set MNIST_DIR to a folder with MNIST")
+            raise NotFound(f"{relative(folder)} holds no {name} or {name}.gz")
         try:
             content = file.read_bytes()
             content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
@@ -91,8 +95,8 @@ def download(folder):
     socket.setdefaulttimeout(TIMEOUT)
     try:
         TorchvisionMNIST(folder, download=True)
-    except (OSError, RuntimeError) as error:
-        raise NotFound(f"no MNIST_DIR, nothing in data/raw, and no mirror answered: {str(error).splitlines()[0]}") from None
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise NotFound(f"no mirror answered ({str(error).splitlines()[0].rstrip(':')})") from None
     finally:
         socket.setdefaulttimeout(limit)
     for file in (folder / "MNIST" / "raw").iterdir():

@@ -20,8 +20,9 @@ def test_tuples(p, n_test, device):
 
 
 def figure_rows(labels):
-    """Rows of the judged tuples shown in Figure 3: the first five of each class, class by class (fewer where scarce)."""
-    return torch.cat([torch.nonzero(labels == c).flatten()[:FIGURE_COLUMNS] for c in labels.unique()])
+    """Rows of the judged tuples shown in Figure 3: five of each class, class by class, repeated where a class has fewer."""
+    by_class = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
+    return torch.cat([rows[torch.arange(FIGURE_COLUMNS, device=rows.device) % len(rows)] for rows in by_class])
 
 
 @torch.no_grad()

@@ -1,6 +1,9 @@
 """Which features the Frechet distance is measured in: Inception's where its weights are at hand, else the project's own."""
 
 import hashlib
+import http.client
+import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -27,20 +30,28 @@ def extractor(p, device):
         net = artifacts.load_module("models/judge/features.safetensors", networks.FeatureNet, device)
         return lambda images: net.features(data.to_float(images))
     if choice == "download":
-        with tempfile.TemporaryDirectory() as folder:
-            return inception(download(folder), p.fid.sha256, device)
+        return inception(download(Path("data/raw")), p.fid.sha256, device)
     return inception(Path(choice), p.fid.sha256, device)
 
 
 def download(folder):
-    """Clean-fid's own download of the Inception weights into `folder`."""
+    """The Inception weights in `folder`, fetched by clean-fid if they are not there yet."""
     from cleanfid.downloads_helper import check_download_inception
 
-    try:
-        return Path(check_download_inception(folder))
-    except OSError as error:
-        raise UserError("fid.inception_weights: download failed "
-                        f"({error}); give a file, or `none` for frechet_polymnist") from None
+    target = folder / "inception-2015-12-05.pt"
+    if not target.exists():
+        limit = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(30)  # seconds without an answer
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                os.replace(check_download_inception(temporary), target)
+        except (OSError, http.client.HTTPException) as error:
+            raise UserError("fid.inception_weights: download failed "
+                            f"({error}); give a file, or `none` for frechet_polymnist") from None
+        finally:
+            socket.setdefaulttimeout(limit)
+    return target
 
 
 def inception(path, sha256, device):

@@ -1,4 +1,4 @@
-"""Figures 1 to 3 in the paper's layout, the full grid and the training curves. Pure: numbers and images in, figure out."""
+"""Figures 1 to 3 in the paper's layout, the full grid and the training curves. Numbers and images in, figure out."""
 
 import io
 

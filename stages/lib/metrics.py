@@ -50,10 +50,14 @@ def agreement(predicted):
 
 
 def diversity(features, labels):
-    """Total variance of features (N, F) within a class, averaged over the classes with at least two samples."""
+    """Total variance of features (N, F) within a class, averaged over the classes with at least two samples.
+
+    None where no class has two.
+    """
     features, labels = np.asarray(features, np.float64), np.asarray(labels)
     groups = [features[labels == c] for c in np.unique(labels)]
-    return float(np.mean([g.var(0, ddof=1).sum() for g in groups if len(g) > 1]))
+    variances = [group.var(0, ddof=1).sum() for group in groups if len(group) > 1]
+    return float(np.mean(variances)) if variances else None
 
 
 def auroc(positive, negative):

@@ -166,7 +166,7 @@ class Score(nn.Module):
         return self.net(z) - z
 
     def forward(self, z):
-        """E(z) - E(0) along the straight line, -int_0^1 S(tz).z dt by the midpoint rule; exact for a gradient field."""
+        """E(z) - E(0) along the straight line, -int_0^1 S(tz).z dt by the midpoint rule; exact for a linear gradient field."""
         t = (torch.arange(self.NODES, device=z.device) + 0.5) / self.NODES
         points = t[:, None, None] * z  # nodes, B, D
         return -(self.score(points.flatten(0, 1)).view_as(points) * z).sum(2).mean(0)

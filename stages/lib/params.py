@@ -91,7 +91,7 @@ class Baseline(Section):
 
 
 class Evaluate(Section):
-    n_samples: Annotated[int, Field(ge=2)]
+    n_samples: Annotated[int, Field(ge=100)]
     batch_size: Count
     max_subsets: Count
 
@@ -119,7 +119,7 @@ def load(path="params.yaml"):
         content = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, IndexError) as error:  # PyYAML lets the latter two through from odd scalars
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     return check(content, path)
 

@@ -42,10 +42,11 @@ def subset_products(mean, logvar, members):
 
     mean, logvar (M, B, D); members bool (K, M), no empty row -> (K, B, D) each.
     """
-    outside = torch.where(members, 0.0, float("inf")).to(mean)[:, :, None, None]  # K, M, 1, 1: infinite variance
-    masked = logvar + outside  # K, M, B, D
-    weight = torch.softmax(-masked, dim=1)
-    return torch.einsum("kmbd,mbd->kbd", weight, mean), -torch.logsumexp(-masked, dim=1)
+    sharpest = logvar.detach().amin(0)  # B, D: precisions relative to it neither overflow nor, but for absurd ones, vanish
+    precision = torch.exp(sharpest - logvar)  # M, B, D in (0, 1]
+    inside = members.to(mean)
+    total = torch.tensordot(inside, precision, 1).clamp_min(torch.finfo(mean.dtype).tiny)  # K, B, D
+    return torch.tensordot(inside, precision * mean, 1) / total, sharpest - total.log()
 
 
 def choose(mean, logvar, component):

@@ -1,8 +1,9 @@
-"""Device, threads, allocator, seeds, determinism, and how a stage starts and fails.
+"""Device, allocator, seeds, determinism, and how a stage starts and fails.
 
 Every stage ends with `runtime.run(main)`: a `UserError` becomes one line on stderr and exit code 2.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -62,7 +63,7 @@ def keep_freed_memory():
         return
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(M_MMAP_THRESHOLD, 2**30)
+    mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older glibc takes no more than 32 MiB
 
 
 def generator(device, *key):
@@ -77,22 +78,17 @@ def seed_of(*key):
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
 
 
-def seed_parameters(*key):
-    """Context manager: module constructors inside draw their initial weights from `key`, the global state is restored.
+@contextlib.contextmanager
+def seeded(*key):
+    """Code inside draws from torch's global generators as seeded by `key`; their state is restored afterwards.
 
-    torch.nn initialises from the global generator only; this is the one place that touches it.
+    torch.nn initialises weights and drops units from the global generators only; nothing else here uses them.
     """
-    import contextlib
-
     import torch
 
-    @contextlib.contextmanager
-    def scope():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(*key))
-            yield
-
-    return scope()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed_of(*key))
+        yield
 
 
 def describe(device):

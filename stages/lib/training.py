@@ -54,6 +54,8 @@ def train(name, parameters, loss, n, *, batch_size, epochs, learning_rate, gener
                     tqdm.write(f"{name}: step {done}/{total}  {line}", file=sys.stderr)
                 if done == total:
                     break
+    if not all(torch.isfinite(weight).all() for weight in parameters):  # the last step's, which no loss has seen
+        stop_at_nan(name, torch.tensor(float("nan")), total, learning_rate)
     return history
 
 

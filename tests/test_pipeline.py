@@ -1,0 +1,371 @@
+"""The DAG itself: real DVC in temporary clones at the smoke profile, what re-runs, bad input, the README's commands."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from stages.lib.params import Params, check
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+METHODS = ["eb_mvae", "poe", "moe", "mopoe", "mvtcae"]
+MADE = ["data", "models", "latents", "results", "reports", "dvc.lock"]
+
+
+def shell(folder, *command, check=True, **env):
+    """Run a command in `folder` with this environment's programs first; returns the finished process."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={
+        **os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "DEVICE": "cpu", **env})
+    if check and done.returncode:
+        pytest.fail(f"{command} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return done
+
+
+def clone(folder):
+    """A fresh repository with the files git tracks here or would, and this environment as its .venv."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / ".git").exists() or shell(folder, "git", "init", "-q", "-b", "main")
+    commit(folder, "start")
+    return folder
+
+
+def commit(folder, message):
+    shell(folder, "git", "add", "-A", ":!.venv")
+    shell(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
+
+
+def smoke_args():
+    args = re.sub("#.*", "", (ROOT / "profiles" / "smoke.args").read_text()).split()
+    return args if os.environ.get("MNIST_DIR") else [*args, "-S", "polymnist.digits=embedded"]
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory):
+    """Two clones with a finished smoke run each, made side by side on one thread each."""
+    folders = [clone(tmp_path_factory.mktemp(name)) for name in ("first", "second")]
+    for folder in folders:
+        shell(folder, "git", "config", "user.name", "t")
+        shell(folder, "git", "config", "user.email", "t@example.org")
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "DEVICE": "cpu"}
+    runs = [subprocess.Popen(["dvc", "exp", "run", *smoke_args()], cwd=folder, env=env, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for folder in folders]
+    for run in runs:
+        output, _ = run.communicate()
+        assert run.returncode == 0, output[-4000:]
+    return folders
+
+
+@pytest.fixture(scope="session")
+def finished(pair):
+    """The first clone, its run committed. Tests that change files in it put them back."""
+    commit(pair[0], "smoke run")
+    return pair[0]
+
+
+# ---- dvc.yaml against the code, without running it
+
+
+def stages():
+    """Every stage of dvc.yaml, templates resolved by DVC: {name: {"cmd", "deps", "params"}}."""
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        return {stage.name: {"cmd": stage.cmd, "deps": {d.def_path for d in stage.deps if d.def_path != "params.yaml"},
+                             "params": {k for d in stage.deps if d.def_path == "params.yaml" for k in d.params}}
+                for stage in repo.index.stages}
+
+
+def imported(file):
+    """All files under stages/ that `file` imports, directly or not, itself included."""
+    found, open_files = set(), [file]
+    while open_files:
+        file = open_files.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names if alias.name.startswith("stages")]
+            open_files += [path for name in names if (ROOT / (path := name.replace(".", "/") + ".py")).is_file()]
+    return found
+
+
+def test_code_dependencies_cover_every_import():
+    for name, stage in stages().items():
+        script = stage["cmd"].split()[2].replace(".", "/") + ".py"
+        declared = {dep for dep in stage["deps"] if dep.startswith("stages/")}
+        assert declared == imported(script), name
+
+
+def test_parameters_that_a_stage_reads_are_declared():
+    for name, stage in stages().items():
+        script = stage["cmd"].split()[2].replace(".", "/") + ".py"
+        code = {file: (ROOT / file).read_text() for file in imported(script)}
+        section = re.search(r"p = params\.load\(\)\.([a-z_]+)", code[script])  # then `p` is that section
+        read = {section[1]} if section else {
+            key for text in code.values() for key in re.findall(r"\bp\.([a-z_.]+)", text)
+            if key.split(".")[0] in Params.model_fields}
+        if name.startswith("evaluate@") and name != "evaluate@eb_mvae":
+            read = {key for key in read if not key.startswith("ebm")}  # read in eb_mvae() only
+        undeclared = {key for key in read if not any(
+            f"{key}.".startswith(f"{declared}.") or declared.startswith(f"{key}.") for declared in stage["params"])}
+        assert undeclared == set(), name
+
+
+def test_a_stage_never_imports_a_stage():
+    for script in (ROOT / "stages").glob("*.py"):
+        assert {f for f in imported(f"stages/{script.name}") if f.count("/") == 1} == {f"stages/{script.name}"}
+
+
+def test_the_committed_run_is_that_of_the_committed_parameters_and_code():
+    if not (ROOT / "dvc.lock").exists():
+        pytest.fail("dvc.lock is missing: commit a default run")
+    done = shell(ROOT, "dvc", "repro", "--dry", "--allow-missing")
+    assert "Running stage" not in done.stdout, done.stdout
+    metrics = json.loads((ROOT / "reports/metrics.json").read_text())
+    assert metrics["profile"] == "default" and metrics["dataset"] == "PolyMNIST (MNIST digits)"
+
+
+def test_profiles_set_the_same_known_keys():
+    keys = {}
+    for file in sorted((ROOT / "profiles").glob("*.args")):
+        settings = re.findall(r"^-S ([a-z_.]+)=(\S+)$", file.read_text(), re.M)
+        content = yaml.safe_load((ROOT / "params.yaml").read_text())
+        for key, value in settings:
+            *sections, last = key.split(".")
+            part = content
+            for section in sections:
+                part = part[section]
+            assert last in part
+            part[last] = yaml.safe_load(value)
+        check(content)
+        keys[file.stem] = {key for key, _ in settings}
+    assert keys["smoke"] == keys["medium"] == keys["paper"]
+
+
+# ---- the smoke run
+
+
+def test_two_clones_give_the_same_bytes(pair):
+    first, second = pair
+    files = sorted(f.relative_to(first) for made in MADE for f in [first / made, *(first / made).rglob("*")] if f.is_file())
+    assert len(files) > 100
+    different = [str(f) for f in files if (first / f).read_bytes() != (second / f).read_bytes()]
+    assert different == []
+
+
+def test_figures(finished):
+    for name in ("figure1", "figure2", "figure3", "grid", "training"):
+        with Image.open(finished / f"reports/figures/{name}.png") as image:
+            assert 600 < image.width < 900
+            assert len(image.convert("L").getcolors(256 * 256)) > 20  # not an empty canvas
+        assert (finished / f"reports/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_grid_is_complete(finished):
+    rows = json.loads((finished / "reports/plots/grid.json").read_text())
+    assert len(rows) == 5 * 5 * 16  # methods, targets, subsets of the other four (the empty one too)
+    assert {row["method"] for row in rows} == set(METHODS)
+    cells = {(row["method"], row["target"], row["observed"]) for row in rows}
+    assert len(cells) == len(rows) and ("eb_mvae", "m3", "m1+m4") in cells
+    for row in rows:
+        observed = [] if row["observed"] == "none" else row["observed"].split("+")
+        assert row["target"] not in observed and row["n_observed"] == len(observed)
+        assert (row["coherence"] is None) == (observed == [])
+        assert row["frechet_polymnist"] >= 0 and row["n_samples"] == 100 and row["seed"] == 0
+
+
+def test_metrics_and_claims(finished):
+    metrics = json.loads((finished / "reports/metrics.json").read_text())
+    rows = json.loads((finished / "reports/plots/grid.json").read_text())
+    for method in METHODS:
+        for target in ("m1", "m2", "m3", "m4", "m5"):
+            for k in range(1, 5):
+                cells = [r["coherence"] for r in rows
+                         if (r["method"], r["target"], r["n_observed"]) == (method, target, k)]
+                assert metrics[method][target][f"given{k}"]["coherence"] == pytest.approx(sum(cells) / len(cells), abs=1e-4)
+        assert 0 <= metrics[method]["unconditional"]["all_agree"] <= 1
+    assert metrics["profile"] == "smoke" and metrics["seeds"] == [0]
+    claims = (finished / "reports/claims.md").read_text()
+    assert len(re.findall(r"^\| \d+ \|.*\| (holds|\*\*fails\*\*) \|", claims, re.M)) == 9
+    assert metrics["dataset"] in claims
+
+
+def test_status_is_clean_and_a_fresh_clone_has_nothing_to_do(finished, tmp_path):
+    assert "up to date" in shell(finished, "dvc", "status").stdout
+    shell(tmp_path, "git", "clone", "-q", str(finished), "again")
+    assert "Running stage" not in shell(tmp_path / "again", "dvc", "repro", "--dry", "--allow-missing").stdout
+
+
+def test_more_langevin_steps_rerun_one_evaluation_and_the_report(finished):
+    done = shell(finished, "dvc", "exp", "run", "-S", "ebm.langevin_steps=80")
+    assert re.findall(r"Running stage '(.*)'", done.stdout) == ["evaluate@eb_mvae", "report"]
+    page = shell(finished, "dvc", "plots", "diff", "HEAD", "workspace", "--out", "dvc_plots")
+    html = (finished / "dvc_plots/index.html").read_text()
+    assert "index.html" in page.stdout
+    for name in ("figure1.png", "figure2.png", "figure3.png", "coherence.json", "frechet.json", "grid.json"):
+        assert name in html
+    for image in ("figure1", "figure2", "figure3"):  # each figure once a revision, side by side
+        assert len(re.findall(rf"<img[^>]*{image}[^>]*>", html)) == 2
+    assert {"HEAD", "workspace"} <= set(re.findall(r'"rev": "([^"]*)"', html))
+    difference = shell(finished, "dvc", "metrics", "diff", "--json").stdout
+    assert any("eb_mvae" in key for key in json.loads(difference)["reports/metrics.json"])
+    assert "langevin_steps" in shell(finished, "dvc", "exp", "show", "--csv").stdout.splitlines()[0]
+    assert "evaluate@eb_mvae" in shell(finished, "dvc", "dag", "--dot").stdout
+    shell(finished, "git", "checkout", "-q", "params.yaml", "dvc.lock", "reports")
+    shell(finished, "dvc", "checkout", "-q")
+    assert "up to date" in shell(finished, "dvc", "status").stdout
+
+
+# ---- bad input: one line, a non-zero exit, the old outputs whole
+
+
+def fingerprint(folder, *paths):
+    return {f: f.read_bytes() for path in paths for f in sorted((folder / path).rglob("*")) if f.is_file()}
+
+
+@pytest.fixture
+def params_file(finished):
+    """params.yaml of the finished clone as a dict, and a way to change it; put back afterwards."""
+    path = finished / "params.yaml"
+    before = path.read_text()
+
+    def change(key, value):
+        content = yaml.safe_load(before)
+        *sections, last = key.split(".")
+        part = content
+        for section in sections:
+            part = part[section]
+        part[last] = value
+        path.write_text(yaml.safe_dump(content))
+
+    yield change
+    path.write_text(before)
+
+
+def refused(folder, module, *args, **env):
+    """The one line on stderr of a stage that must fail."""
+    done = shell(folder, "python", "-m", module, *args, check=False, **env)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if not re.match(r"\w+ \w+: step ", line)]
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("key, value, says", [
+    ("vae.betta", 1, "unknown key vae.betta"),
+    ("vae.beta", "much", "vae.beta = 'much'"),
+    ("ebm.langevin_steps", 0, "ebm.langevin_steps = 0"),
+    ("polymnist.backgrounds", "nowhere", "nowhere is not a folder"),
+])
+def test_bad_parameters(finished, params_file, key, value, says):
+    params_file(key, value)
+    before = fingerprint(finished, "data")
+    assert says in refused(finished, "stages.polymnist")
+    assert fingerprint(finished, "data") == before
+
+
+def test_missing_mnist(finished, params_file, tmp_path):
+    params_file("polymnist.digits", "mnist")
+    before = fingerprint(finished, "data")
+    no_internet = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
+    line = refused(finished, "stages.polymnist", MNIST_DIR=str(tmp_path), **no_internet)
+    assert f"{tmp_path} holds no train-images-idx3-ubyte" in line and "no mirror answered" in line
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b no gzip")
+    assert "train-images-idx3-ubyte.gz" in refused(finished, "stages.polymnist", MNIST_DIR=str(tmp_path))
+    assert fingerprint(finished, "data") == before
+
+
+def test_a_corrupt_model(finished):
+    path = finished / "models/ebm/joint.safetensors"
+    whole, before = path.read_bytes(), fingerprint(finished, "results")
+    os.chmod(path, 0o644)
+    try:
+        path.unlink()  # DVC may have linked it to its cache
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert "models/ebm/joint.safetensors" in refused(finished, "stages.evaluate", "eb_mvae")
+    finally:
+        path.write_bytes(whole)
+    assert fingerprint(finished, "results") == before
+
+
+def test_nan_in_training(finished, params_file):
+    params_file("vae.learning_rate", 1e20)
+    before = fingerprint(finished, "models")
+    assert re.search(r"train_vae m1: the loss is NaN or infinite by step \d+", refused(finished, "stages.train_vae", "m1"))
+    assert fingerprint(finished, "models") == before
+
+
+# ---- Makefile and README
+
+
+def test_make_smoke_keeps_its_report(finished):
+    if not (Path(sys.prefix) / "installed").exists():
+        pytest.skip("make would install a second environment here: this Python is not the .venv that make made")
+    args = smoke_args()
+    (finished / "profiles/smoke.args").write_text(" ".join(args) + "\n")
+    done = shell(finished, "make", "smoke")  # everything is in the run cache by now: DVC runs nothing
+    assert "pip install" not in done.stdout
+    assert (finished / "reports/smoke/metrics.json").read_bytes() == (finished / "reports/metrics.json").read_bytes()
+    shutil.rmtree(finished / "reports/smoke")
+    shell(finished, "git", "checkout", "-q", ".")
+
+
+def test_an_old_python_gets_one_clear_line(tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\ncase "$1" in --version) echo "Python 3.9.18";; *) exit 1;; esac\n')
+    old.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    done = shell(tmp_path, "make", f"PYTHON={old}", ".venv/installed", check=False)
+    assert done.returncode != 0 and not (tmp_path / ".venv").exists()
+    assert "error: Python 3.9.18 found, Python 3.11 to 3.13 is needed" in done.stderr
+
+
+def commands():
+    """Every command line in the README's `bash` blocks, comments stripped."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_the_readme_has_commands():
+    assert "make repro" in commands() and "make test" in commands()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_readme(finished, command):
+    """Cheap commands are run; those that train for long are resolved by make or DVC, which would refuse a wrong one."""
+    words = command.split()
+    settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
+    if words[0] == "make":
+        shell(finished, "make", "-n", *words[1:], **settings)
+    elif words[:3] == ["dvc", "exp", "run"]:  # the change itself is tested above; here that its keys are known
+        for key, value in (word.split("=", 1) for word in words if "=" in word):
+            content = yaml.safe_load((finished / "params.yaml").read_text())
+            for part in key.split("."):
+                content = content[part]
+    elif words[:2] == ["dvc", "repro"]:
+        shell(finished, *words, "--dry")
+    elif words[0] in ("git", "cd", "source"):
+        assert words[1:2] in (["clone"], ["checkout"]) or words[0] in ("cd", "source")
+    else:
+        shell(finished, *words, **settings)
