@@ -143,6 +143,17 @@ def test_the_committed_run_is_that_of_the_committed_parameters_and_code():
     assert metrics["profile"] == "default" and metrics["dataset"] == "PolyMNIST (MNIST digits)"
 
 
+def test_the_readme_quotes_the_committed_run():
+    metrics = json.loads((ROOT / "reports/metrics.json").read_text())
+    rows = re.findall(r"^\| (m\d): coherence / Fréchet distance \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert [target for target, _ in rows] == ["m3", "m5"]
+    for target, cells in rows:
+        cells = [cell.split(" / ") for cell in cells.split(" | ")]
+        measured = [metrics[method][target]["given4"] for method in METHODS]
+        assert [c for c, _ in cells] == [f"{m['coherence']:.2f}".removeprefix("0") for m in measured]
+        assert [d for _, d in cells] == [f"{m['frechet_polymnist']:.0f}" for m in measured]
+
+
 def test_profiles_set_the_same_known_keys():
     keys = {}
     for file in sorted((ROOT / "profiles").glob("*.args")):
