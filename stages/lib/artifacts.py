@@ -75,7 +75,7 @@ def save_array(path, array):
     """Write a NumPy array as an uncompressed .npy, which can be memory-mapped."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    write(path, buffer.getbuffer())
+    write(path, buffer.getvalue())
 
 
 def load_array(path):
