@@ -3,7 +3,7 @@
     python -m stages.evaluate eb_mvae
 
 Coherence, Frechet distance and diversity of each cell; unconditional coherence; the sample images of the figures;
-for eb_mvae also the AUROC of the energy.
+for the energies also their AUROC.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from stages.lib import (artifacts, data, evaluation, features, metrics, networks
 from stages.lib.runtime import UserError
 
 OUT = Path("results")
-METHODS = ("eb_mvae", "poe", "moe", "mopoe", "mvtcae")
+METHODS = ("eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae")
+FOLDER = {"eb_mvae": Path("models/ebm"), "eb_mvae_annealed": Path("models/annealed")}
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIGURE_ROWS = 8  # unconditional tuples shown in Figure 1
 
@@ -34,7 +35,7 @@ def main():
     index = evaluation.test_tuples(p, len(test), device)
     labels = test.labels[index]
     seeds = lambda subset: [runtime.seed_of("evaluate", p.seed, method, subset, i) for i in range(len(index))]
-    latents, decoders, extras = (eb_mvae if method == "eb_mvae" else baseline)(method, p, test, index, device)
+    latents, decoders, extras = (energy_based if method in FOLDER else baseline)(method, p, test, index, device)
     judges = evaluation.load_judges(names, device)
     extract = features.extractor(p, device)
     references = {name: evaluation.reference_statistics(name) for name in names}
@@ -56,7 +57,7 @@ def main():
         z = latents(subset, seeds(subset))
         if not torch.isfinite(z).all():
             raise UserError(f"evaluate {method}: latents given {posteriors.subset_name(subset)} diverged; nothing was "
-                            "written. Try a smaller ebm.step_size, or more ebm.fit.steps")
+                            "written. Try a smaller step_size or guidance, or a longer fit")
         for target in [name for name in names if name not in subset]:
             decode = lambda chosen: data.to_uint8(decoders[target](chosen))
             part = z if z.ndim == 2 else z[:, names.index(target)]  # one joint latent, or one a modality
@@ -86,25 +87,43 @@ def main():
           + f", unconditional all agree {every:.3f}", flush=True)
 
 
-def eb_mvae(method, p, test, index, device):
-    """EB-MVAE: a sampler (subset, seeds) -> latents (n, M, d) by eq. 2 and eq. 3, decoders, and the energy's AUROC."""
-    names = test.modalities
-    model = artifacts.load_module("models/ebm/joint.safetensors", networks.joint, device)
-    standard, _ = artifacts.load_tensors("models/ebm/standardisation.safetensors", device)
+def energy_based(method, p, test, index, device):
+    """A sampler (subset, seeds) -> latents (n, M, d), decoders, and the energy's AUROC.
+
+    eb_mvae samples by eq. 2 and eq. 3 of the paper; eb_mvae_annealed goes down the noise levels given what is observed.
+    """
+    names, folder = test.modalities, FOLDER[method]
+    build = networks.joint if method == "eb_mvae" else networks.Annealed
+    model = artifacts.load_module(folder / "joint.safetensors", build, device)
+    standard, _ = artifacts.load_tensors(folder / "standardisation.safetensors", device)
     mean, logvar, _ = data.load_latents("test", device)
-    mean, logvar = mean[index], logvar[index]  # n, M, d
+    mean, std = data.standardised(mean[index], logvar[index], **standard)  # n, M, d
+    if method == "eb_mvae":
+        std = std * p.ebm.fit.posterior_scale  # as the energy was fitted
+    swap = lambda z: z.transpose(0, 1)  # (n, M, d) <-> (M, n, d)
 
     def posterior_samples(seeds):
-        noise = sampling.sample_noise(mean.shape[1:], seeds).to(device)
-        return (posteriors.sample(mean, logvar, noise) - standard["shift"]) / standard["scale"]  # n, M, d
+        return mean + std * sampling.sample_noise(mean.shape[1:], seeds).to(device)  # n, M, d
+
+    def langevin(observed, free, seeds):
+        free = free.repeat_interleave(mean.shape[2])  # M*d
+        z = sampling.conditional(model.score, observed.flatten(1), free, seeds, p.ebm.langevin_steps, p.ebm.step_size,
+                                 p.ebm.noise_scale)
+        return z.unflatten(1, mean.shape[1:])
+
+    def annealed(observed, free, seeds):
+        # The less is observed, the more the free modalities hang on each other's noisy states, and the weaker their pull.
+        guidance = p.annealed.guidance + p.annealed.guidance_per_free * (int(free.sum()) - 1)
+        estimate = lambda z, t: swap(model.noise(swap(z), t.T, guidance))
+        return sampling.annealed(estimate, observed, free, seeds, p.annealed.steps)
 
     def latents(subset, seeds):
-        observed = posterior_samples(seeds).flatten(1)  # n, M*d
-        free = torch.tensor([name not in subset for name in names], device=device).repeat_interleave(mean.shape[2])
+        observed = posterior_samples(seeds)
+        free = torch.tensor([name not in subset for name in names], device=device)
         size = p.evaluate.batch_size
-        z = [sampling.conditional(model.score, part, free, seeds[i * size : (i + 1) * size], p.ebm.langevin_steps,
-                                  p.ebm.step_size, p.ebm.noise_scale) for i, part in enumerate(observed.split(size))]
-        return torch.cat(z).unflatten(1, mean.shape[1:]) * standard["scale"] + standard["shift"]
+        draw = langevin if method == "eb_mvae" else annealed
+        z = [draw(part, free, seeds[i * size : (i + 1) * size]) for i, part in enumerate(observed.split(size))]
+        return torch.cat(z) * standard["scale"] + standard["shift"]
 
     @torch.no_grad()
     def energy_auroc():
@@ -117,7 +136,9 @@ def eb_mvae(method, p, test, index, device):
         swapped = torch.randint(len(names), (len(index),), generator=rng).to(device)
         mismatched, rows = matching.clone(), torch.arange(len(index), device=device)
         mismatched[rows, swapped] = matching[other, swapped]
-        energies = [model(z.flatten(1)).cpu().numpy() for z in (mismatched, matching)]
+        clean = torch.zeros(len(names), len(index), device=device)
+        energy = lambda z: model(z.flatten(1)) if method == "eb_mvae" else model(swap(z), clean)
+        energies = [energy(z).cpu().numpy() for z in (mismatched, matching)]
         return {"energy_auroc": metrics.auroc(*energies)}
 
     decoders = {name: artifacts.load_module(f"models/vae/{name}/decoder.safetensors", networks.Decoder, device)

@@ -19,12 +19,12 @@ def main():
     fit = p.ebm.fit
     device = runtime.setup()
     mean, logvar, modalities = data.load_latents("train", device)
-    # Standardise by the aggregate posterior's moments: var z = var(mean) + E[sigma^2].
-    shift, scale = mean.mean(0), (mean.var(0) + logvar.exp().mean(0)).sqrt()  # M, d each
+    standard = data.standardisation(mean, logvar)
 
     def standardised(mean, logvar):
-        """Posterior means and standard deviations in standardised units, (N, M*d) each."""
-        return ((mean - shift) / scale).flatten(1), (torch.exp(0.5 * logvar) / scale).flatten(1)
+        """Posterior means and widened standard deviations in standardised units, (N, M*d) each."""
+        mean, std = data.standardised(mean, logvar, **standard)
+        return mean.flatten(1), fit.posterior_scale * std.flatten(1)
 
     mean, std = standardised(mean, logvar)  # N, D
     test_mean, test_std = standardised(*data.load_latents("test", device)[:2])
@@ -54,8 +54,7 @@ def main():
         batch_size=fit.batch_size, epochs=None, steps=fit.steps, learning_rate=fit.learning_rate, lr_schedule="cosine",
         generator=rng, after_epoch=held_out)
     artifacts.save_module(OUT / "joint.safetensors", model, about)
-    artifacts.save_tensors(OUT / "standardisation.safetensors", {"shift": shift, "scale": scale},
-                           {"modalities": modalities})
+    artifacts.save_tensors(OUT / "standardisation.safetensors", standard, {"modalities": modalities})
     artifacts.save_json(OUT / "history.json", history)
 
 

@@ -15,7 +15,7 @@ from stages.lib import artifacts, claims, data, figures, params, runtime
 
 OUT = Path("reports")
 RESULTS = Path("results")
-METHODS = ("eb_mvae", "poe", "moe", "mopoe", "mvtcae")
+METHODS = ("eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae")
 REFERENCES = ("unimodal_vae", "real")
 TARGETS = ("m5", "m3")  # rows of Figure 2, as in the paper
 SHOWN = "m3"  # the modality of Figure 3
@@ -64,39 +64,42 @@ def tabulate(rows, results, reference_rows, distance):
         table[method].setdefault(target, {})[f"given{size}"] = cell.dropna().to_dict()
     for method in METHODS:
         table[method]["unconditional"] = results[method]["unconditional"]
-    table["eb_mvae"]["energy_auroc"] = results["eb_mvae"]["energy_auroc"]
+        if "energy_auroc" in results[method]:
+            table[method]["energy_auroc"] = results[method]["energy_auroc"]
     for row in reference_rows:
         table.setdefault(row["method"], {})[row["target"]] = {key: row[key] for key in columns[:3]}
     return table
 
 
 def figure1(names):
-    """(a) training tuples, a column a modality; (b) unconditional MoPoE; (c) unconditional EB-MVAE."""
+    """(a) training tuples, a column a modality; unconditional (b) MoPoE, (c) EB-MVAE and (d) annealed EB-MVAE."""
     pictures = []
-    for source in ("train", "mopoe", "eb_mvae"):
+    for source in ("train", "mopoe", "eb_mvae", "eb_mvae_annealed"):
         load = lambda name: artifacts.load_array(
             data.POLYMNIST / "train" / f"{name}.npy" if source == "train" else RESULTS / source / f"unconditional_{name}.npy")
         shown = len(artifacts.load_array(RESULTS / "mopoe" / f"unconditional_{names[0]}.npy"))
         pictures.append(figures.tile(np.stack([load(name)[:shown] for name in names], 1)))
-    return figures.panels(pictures, ["training tuples", "unconditional MoPoE", "unconditional EB-MVAE"], names)
+    return figures.panels(pictures, ["training tuples", "MoPoE", "EB-MVAE", "EB-MVAE annealed"], names)
 
 
 def figure3(names):
-    """Modality 3, five a row, a digit a row: (a) unimodal VAE posterior samples, (b) EB-MVAE, (c) MoPoE given the rest."""
+    """Modality 3, five a row, a digit a row: (a) unimodal VAE posterior samples; given the rest (b) EB-MVAE, (c) MoPoE
+    and (d) annealed EB-MVAE."""
     files = [RESULTS / "references" / f"reconstructions_{SHOWN}.npy",
-             *(RESULTS / method / f"given_rest_{SHOWN}.npy" for method in ("eb_mvae", "mopoe"))]
+             *(RESULTS / method / f"given_rest_{SHOWN}.npy" for method in ("eb_mvae", "mopoe", "eb_mvae_annealed"))]
     images = [artifacts.load_array(file) for file in files]
     pictures = [figures.tile(i.reshape(-1, 5, *i.shape[1:])) for i in images]
     rest = ", ".join(name[1:] for name in names if name != SHOWN)
-    return figures.panels(pictures, [f"unimodal VAE, {SHOWN}", f"EB-MVAE given {rest}", f"MoPoE given {rest}"])
+    return figures.panels(pictures, [f"unimodal VAE, {SHOWN}", f"EB-MVAE given {rest}", f"MoPoE given {rest}", "EB-MVAE annealed"])
 
 
 def training_histories(names):
     """Training curves as {title: {name: [(step, value), ...]}}."""
     read = lambda path, key: [(entry["step"], entry[key]) for entry in artifacts.load_json(Path("models") / path / "history.json")]
     return {"unimodal VAEs: digits read off reconstructions": {n: read(f"vae/{n}", "digit_accuracy") for n in names},
-            "baselines: held-out loss": {m: read(f"baseline/{m}", "held_out") for m in METHODS[1:]},
-            "EBM: held-out score matching": {"eb_mvae": read("ebm", "held_out")}}
+            "baselines: held-out loss": {m: read(f"baseline/{m}", "held_out") for m in METHODS[2:]},
+            "EB-MVAE: held-out score matching": {"eb_mvae": read("ebm", "held_out")},
+            "annealed: held-out loss": {"eb_mvae_annealed": read("annealed", "held_out")}}
 
 
 def save_plots(rows, table, histories, names, distance):

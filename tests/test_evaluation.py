@@ -9,14 +9,17 @@ import pytest
 import torch
 
 from stages import evaluate
-from stages.lib import artifacts, data, evaluation, metrics, networks, posteriors, sampling
+from stages.lib import artifacts, data, evaluation, metrics, networks, noising, posteriors, sampling
+from stages.lib.runtime import UserError
 
 CPU = torch.device("cpu")
 
 
-def parameters(seed=0, n_samples=10, batch_size=4, steps=5):
-    return SimpleNamespace(seed=seed, evaluate=SimpleNamespace(n_samples=n_samples, batch_size=batch_size),
-                           ebm=SimpleNamespace(langevin_steps=steps, step_size=0.5, noise_scale=1.0),
+def parameters(seed=0, n_samples=10, batch_size=4, steps=5, tuples="test", posterior_scale=1.0):
+    return SimpleNamespace(seed=seed, evaluate=SimpleNamespace(tuples=tuples, n_samples=n_samples, batch_size=batch_size),
+                           annealed=SimpleNamespace(steps=steps, guidance=2.5, guidance_per_free=0.5),
+                           ebm=SimpleNamespace(langevin_steps=steps, step_size=0.5, noise_scale=1.0,
+                                               fit=SimpleNamespace(posterior_scale=posterior_scale)),
                            fid=SimpleNamespace(inception_weights="none"))
 
 
@@ -30,8 +33,24 @@ def randn(*shape, seed=0):
 def test_judged_tuples_are_distinct_and_deterministic():
     run = lambda seed, n=10: evaluation.test_tuples(parameters(seed, n), 50, CPU).tolist()
     assert len(set(run(0))) == 10 and set(run(0)) <= set(range(50))
-    assert run(0) == run(0) != run(1)
+    assert run(0) == run(0) == run(1) != list(range(10))  # seeds compare on the same tuples
     assert run(0) == run(0, 20)[:10]  # more samples keep the first ones
+
+
+@pytest.mark.parametrize("n, n_test, found", [(10, 110, 10), (110, 210, 100), (110, 500, 110)])
+def test_tuples_to_tune_on_are_others(n, n_test, found):
+    """As many as are reported, or what is left; with those all distinct, and the same for all seeds."""
+    reported = evaluation.test_tuples(parameters(n_samples=n), n_test, CPU).tolist()
+    run = lambda seed: evaluation.test_tuples(parameters(seed, n, tuples="validation"), n_test, CPU).tolist()
+    assert len(run(0)) == found and run(0) == run(1)
+    assert len({*run(0), *reported}) == found + n
+
+
+@pytest.mark.parametrize("n, n_test", [(10, 109), (1000, 1000), (100, 50)])
+def test_too_few_tuples_to_tune_on(n, n_test):
+    with pytest.raises(UserError, match="evaluate.tuples: validation wants 100 of the") as caught:
+        evaluation.test_tuples(parameters(n_samples=n, tuples="validation"), n_test, CPU)
+    assert f"of the {n_test} test tuples" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("n_test", [1, 9, 10])
@@ -48,6 +67,41 @@ def test_judged_tuples_leave_the_global_generator_alone():
 def test_figure_rows_are_the_first_five_of_each_class_repeated_where_scarce():
     labels = torch.tensor([2, 0, 2, 0, 2, 2, 2, 2, 0, 7])
     assert evaluation.figure_rows(labels).tolist() == [1, 3, 8, 1, 3, 0, 2, 4, 5, 6, 9, 9, 9, 9, 9]
+
+
+# ---- standardised latents
+
+
+def aggregate(n=7):
+    """Posterior means and log-variances (n, 3, 2) in float64, each coordinate in units of its own."""
+    mean, logvar = (torch.randn(n, 3, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (1, 2))
+    units = torch.tensor([[0.1, 3.0], [1.0, 20.0], [5.0, 0.5]], dtype=torch.float64)
+    return mean * units + 10 * units, logvar + 2 * units.log()
+
+
+def test_standardised_latents_have_mean_0_and_variance_1():
+    """Law of total variance: the means' variance (over n - 1) and the mean variance add up to 1 in every coordinate."""
+    mean, std = data.standardised(*aggregate(), **data.standardisation(*aggregate()))
+    torch.testing.assert_close(mean.mean(0), torch.zeros(3, 2, dtype=torch.float64), rtol=0, atol=1e-12)
+    total = mean.square().sum(0) / 6 + std.square().mean(0)
+    torch.testing.assert_close(total, torch.ones(3, 2, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_standardised_samples_are_those_of_the_posterior_in_other_units():
+    noise = randn(7, 3, 2, seed=3).double()
+    standard = data.standardisation(*aggregate())
+    mean, std = data.standardised(*aggregate(), **standard)
+    found = (mean + std * noise) * standard["scale"] + standard["shift"]
+    torch.testing.assert_close(found, posteriors.sample(*aggregate(), noise), rtol=1e-12, atol=1e-12)
+
+
+def test_standardisation_of_one_point_is_its_posterior_width():
+    """All means alike: nothing but the posteriors' own variance, here 4 and 16 in turn, so 10 on average."""
+    mean = torch.full((6, 3, 2), 7.0, dtype=torch.float64)
+    logvar = torch.tensor([4.0, 16.0], dtype=torch.float64).log().repeat(3).view(6, 1, 1).expand_as(mean)
+    standard = data.standardisation(mean, logvar)
+    assert torch.equal(standard["shift"], mean[0])
+    torch.testing.assert_close(standard["scale"], torch.full((3, 2), 10**0.5, dtype=torch.float64))
 
 
 # ---- one pass over images
@@ -164,15 +218,65 @@ def small_split():
     return data.Split(images, torch.arange(N) % 4, None)
 
 
-def eb_mvae(monkeypatch, energy=None, posterior=None, **options):
-    """The EB-MVAE of `stages.evaluate` with this energy, and what it returns."""
-    energy = energy or (lambda z: 0.5 * (z - z.mean(1, keepdim=True)).square().sum(1))
-    energy.score = lambda z: -torch.func.grad(lambda z: energy(z).sum())(z)
-    standard = {"shift": randn(len(NAMES), D, seed=3), "scale": randn(len(NAMES), D, seed=4).abs() + 0.5}
-    monkeypatch.setattr(artifacts, "load_module", lambda path, *_: energy if "ebm" in str(path) else str(path))
-    monkeypatch.setattr(artifacts, "load_tensors", lambda *_: (standard, None))
+ENERGIES = pytest.mark.parametrize("method", ["eb_mvae", "eb_mvae_annealed"])
+
+
+def standardisation():
+    return {"shift": randn(len(NAMES), D, seed=3), "scale": randn(len(NAMES), D, seed=4).abs() + 0.5}
+
+
+class Model:
+    """A joint model made of `energy`, standardised latents (n, M, d) -> (n,), in the form of either method.
+
+    The annealed one takes all but the energy's gradient for noise, and notes what it is asked.
+    """
+
+    def __init__(self, method, energy):
+        self.annealed, self.energy, self.asked = method == "eb_mvae_annealed", energy, []
+
+    def __call__(self, z, t=None):
+        assert (t is not None) == self.annealed
+        if self.annealed:
+            assert t.shape == z.shape[:2] and not t.any()  # the energy of clean latents
+        return self.energy(z.transpose(0, 1) if self.annealed else z.view(-1, len(NAMES), D))
+
+    def gradient(self, z):
+        return torch.func.grad(lambda z: self.energy(z).sum())(z)
+
+    def score(self, z):
+        return -self.gradient(z.view(-1, len(NAMES), D)).flatten(1)
+
+    def noise(self, z, t, guidance):
+        self.asked.append((z, t, guidance))
+        return t[..., None] * (z - guidance * self.gradient(z.transpose(0, 1)).transpose(0, 1))
+
+
+def spread(z):
+    """Low where the modalities of a tuple agree: every one pulls all others."""
+    return 0.5 * (z - z.mean(1, keepdim=True)).square().sum((1, 2))
+
+
+def own(z):
+    """Nothing but elementwise, so the same bit for bit in every batch."""
+    return z.square().sum((1, 2)) / 8
+
+
+def energy_based(monkeypatch, method, energy=spread, posterior=None, standard=None, model=None, **options):
+    """What `stages.evaluate.energy_based` returns for this energy, and the model it was given."""
+    model = model or Model(method, energy)
+    folder = {"eb_mvae": "models/ebm", "eb_mvae_annealed": "models/annealed"}[method]
+
+    def load_module(path, *_):
+        return model if str(path) == f"{folder}/joint.safetensors" else str(path)
+
+    def load_tensors(path, *_):
+        assert str(path) == f"{folder}/standardisation.safetensors"
+        return standard or standardisation(), None
+
+    monkeypatch.setattr(artifacts, "load_module", load_module)
+    monkeypatch.setattr(artifacts, "load_tensors", load_tensors)
     monkeypatch.setattr(data, "load_latents", lambda *_: (*(posterior or latents()), NAMES))
-    return evaluate.eb_mvae("eb_mvae", parameters(**options), small_split(), INDEX, CPU), standard
+    return *evaluate.energy_based(method, parameters(**options), small_split(), INDEX, CPU), model
 
 
 def latents():
@@ -185,9 +289,18 @@ def posterior_samples():
     return posteriors.sample(mean[INDEX], logvar[INDEX], sampling.sample_noise((len(NAMES), D), SEEDS))
 
 
+def test_only_the_papers_energy_is_conditioned_on_widened_posteriors(monkeypatch):
+    """A sample lies posterior_scale times as far from its posterior's mean."""
+    mean = latents()[0][INDEX]
+    for method, scale in (("eb_mvae", 3.0), ("eb_mvae_annealed", 1.0)):
+        sample, *_ = energy_based(monkeypatch, method, posterior_scale=3.0)
+        torch.testing.assert_close(sample(tuple(NAMES), SEEDS), mean + scale * (posterior_samples() - mean), rtol=1e-4, atol=1e-4)
+
+
+@ENERGIES
 @pytest.mark.parametrize("subset", [("m1",), ("m3",), ("m1", "m3"), ("m1", "m2", "m3")])
-def test_eb_mvae_holds_the_observed_posterior_samples(monkeypatch, subset):
-    (sample, _, _), _ = eb_mvae(monkeypatch)
+def test_energies_hold_the_observed_posterior_samples(monkeypatch, method, subset):
+    sample, *_ = energy_based(monkeypatch, method)
     z = sample(subset, SEEDS)
     assert z.shape == (N, len(NAMES), D)
     for m, name in enumerate(NAMES):
@@ -197,40 +310,91 @@ def test_eb_mvae_holds_the_observed_posterior_samples(monkeypatch, subset):
 
 def test_eb_mvae_samples_in_standardised_units(monkeypatch):
     """The lowest energy is at 0, which is the shift in the VAEs' units: without noise the chain ends there."""
-    (sample, _, _), standard = eb_mvae(monkeypatch, lambda z: 0.5 * z.square().sum(1), steps=100)
+    sample, *_ = energy_based(monkeypatch, "eb_mvae", lambda z: 0.5 * z.square().sum((1, 2)), steps=100)
     monkeypatch.setattr(sampling, "sample_noise", lambda shape, seeds: torch.zeros(len(seeds), *shape))
     z = sample((), SEEDS)
-    torch.testing.assert_close(z, standard["shift"].expand_as(z), rtol=0, atol=1e-4)
+    torch.testing.assert_close(z, standardisation()["shift"].expand_as(z), rtol=0, atol=1e-4)
 
 
-def test_eb_mvae_given_nothing_does_not_see_the_posteriors(monkeypatch):
-    (sample, _, _), _ = eb_mvae(monkeypatch)
+def test_annealed_samples_in_standardised_units(monkeypatch):
+    """A model for which all latents are 0 takes z for noise: what is free ends at the shift, whatever is observed."""
+    model = SimpleNamespace(noise=lambda z, t, guidance: z / noising.signal_and_noise(t)[1][..., None])
+    sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model)
+    z = sample(("m2",), SEEDS)[:, [0, 2]]
+    torch.testing.assert_close(z, standardisation()["shift"][[0, 2]].expand_as(z), rtol=0, atol=1e-5)
+
+
+def test_annealed_asks_its_model_in_its_own_order(monkeypatch):
+    """Modalities first; levels 0 and standardised posterior samples where observed; the guidance of params.yaml."""
+    sample, _, _, model = energy_based(monkeypatch, "eb_mvae_annealed", batch_size=8, steps=6)
+    sample(("m1", "m3"), SEEDS)
+    standard, observed = standardisation(), torch.tensor([True, False, True])
+    expected = ((posterior_samples() - standard["shift"]) / standard["scale"]).transpose(0, 1)  # M, N, d
+    assert len(model.asked) == 2 * 6  # batches, steps
+    for i, (z, t, guidance) in enumerate(model.asked):
+        rows = slice(0, 8) if i < 6 else slice(8, 12)
+        level = torch.linspace(sampling.FIRST, sampling.LAST, 6)[i % 6]
+        assert torch.equal(t, torch.where(observed, 0.0, level)[:, None].expand(3, len(SEEDS[rows])))
+        torch.testing.assert_close(z[observed], expected[:, rows][observed], rtol=1e-4, atol=1e-5)
+        assert guidance == 2.5
+
+
+def test_annealed_network_generates_by_its_own_noise_estimate(monkeypatch):
+    """A real network: the same as the sampler by hand, modality by modality swapped to where the network wants it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = networks.Annealed(len(NAMES), D, hidden=8, states=4)
+        for weight in model.parameters():
+            weight.data += 0.3 * torch.randn_like(weight)
+    sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model, batch_size=100)
+    found, standard = sample(("m2",), SEEDS), standardisation()
+    free, observed = torch.tensor([True, False, True]), (posterior_samples() - standard["shift"]) / standard["scale"]
+    by_hand = lambda z, t: torch.stack(model.noise(torch.stack(z.unbind(1)), torch.stack(t.unbind(1)), 3.0).unbind(0), 1)  # 2.5, and 0.5 for the second free one
+    expected = sampling.annealed(by_hand, observed, free, SEEDS, 5) * standard["scale"] + standard["shift"]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@ENERGIES
+def test_energies_given_nothing_do_not_see_the_posteriors(monkeypatch, method):
+    sample, *_ = energy_based(monkeypatch, method)
     expected = sample((), SEEDS)
-    (sample, _, _), _ = eb_mvae(monkeypatch, posterior=[part + 1 for part in latents()])
+    sample, *_ = energy_based(monkeypatch, method, posterior=[part + 1 for part in latents()])
     assert torch.equal(sample((), SEEDS), expected)
     assert not torch.equal(sample(("m1",), SEEDS)[:, 1:], expected[:, 1:])
 
 
+@ENERGIES
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
-def test_eb_mvae_does_not_depend_on_the_batch_size(monkeypatch, batch_size):
-    (expected, _, _), _ = eb_mvae(monkeypatch, lambda z: z.square().sum(1) / 2)
-    (found, _, _), _ = eb_mvae(monkeypatch, lambda z: z.square().sum(1) / 2, batch_size=batch_size)
+def test_energies_do_not_depend_on_the_batch_size(monkeypatch, method, batch_size):
+    expected, *_ = energy_based(monkeypatch, method, own)
+    found, *_ = energy_based(monkeypatch, method, own, batch_size=batch_size)
     assert torch.equal(found(("m2",), SEEDS), expected(("m2",), SEEDS))
 
 
-def test_eb_mvae_decodes_each_modality_with_its_own_vae(monkeypatch):
-    (_, decoders, _), _ = eb_mvae(monkeypatch)
+@ENERGIES
+def test_energies_decode_each_modality_with_its_own_vae(monkeypatch, method):
+    _, decoders, *_ = energy_based(monkeypatch, method)
     assert decoders == {name: f"models/vae/{name}/decoder.safetensors" for name in NAMES}
 
 
+@ENERGIES
 @pytest.mark.parametrize("sign, expected", [(1, 1.0), (-1, 0.0), (0, 0.5)])
-def test_energy_auroc(monkeypatch, sign, expected):
+def test_energy_auroc(monkeypatch, method, sign, expected):
     """Latents that are the class number in every modality: the spread between modalities tells mismatched tuples."""
     mean = (torch.arange(N) % 4).float().view(N, 1, 1).expand(N, len(NAMES), D).contiguous()
-    energy = lambda z: sign * z.view(-1, len(NAMES), D).var(1).sum(1)
-    (_, _, extras), standard = eb_mvae(monkeypatch, energy, (mean, torch.full_like(mean, -40.0)))
-    standard["shift"], standard["scale"] = torch.zeros(len(NAMES), D), torch.ones(len(NAMES), D)
+    units = {"shift": torch.zeros(len(NAMES), D), "scale": torch.ones(len(NAMES), D)}
+    _, _, extras, _ = energy_based(monkeypatch, method, lambda z: sign * spread(z), (mean, torch.full_like(mean, -40.0)), units)
     assert extras() == {"energy_auroc": expected}
+
+
+@ENERGIES
+def test_energy_auroc_is_of_standardised_latents(monkeypatch, method):
+    """Each modality has its own units; in the standardised ones all agree, and only there are matching tuples told."""
+    standard = standardisation()
+    standard["scale"][1] *= 100  # without standardising the spread would be that of the units
+    mean = (torch.arange(N) % 4).float().view(N, 1, 1) * standard["scale"] + standard["shift"]
+    _, _, extras, _ = energy_based(monkeypatch, method, posterior=(mean, torch.full_like(mean, -40.0)), standard=standard)
+    assert extras() == {"energy_auroc": 1.0}
 
 
 def baseline(monkeypatch, method):

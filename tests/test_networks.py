@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib import networks
+from stages.lib import networks, noising
 
 SHAPES = pytest.mark.parametrize("shape", [(3, 28, 28), (3, 32, 32), (1, 20, 36), (3, 29, 17)], ids=str)
 D = 4
@@ -58,7 +58,7 @@ def test_encoder_gives_mean_and_logvar(shape):
 def test_decoder_mirrors_the_encoder(shape):
     decoder = build(networks.Decoder, shape, 6)
     assert decoder(torch.zeros(2, 6)).shape == (2, *shape)
-    sizes, x = [], decoder.grid(decoder.hidden(torch.zeros(1, 6))).unflatten(1, decoder.shape)
+    sizes, x = [], decoder.grid(torch.zeros(1, 6)).unflatten(1, decoder.shape)
     for conv in decoder.convs:
         sizes.append(tuple(x.shape[-2:]))
         x = conv(x)
@@ -109,6 +109,13 @@ def test_initial_weights_keep_the_signals_scale():
     assert all(0.4 < scale < 1.6 for scale in scales)
     assert encoder.out.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert not encoder.out.bias.any()
+
+
+@SHAPES
+def test_an_untrained_decoder_is_grey(shape):
+    """At z = 0 nothing but the last bias speaks, and pixels lie in [0, 1]: exactly 0.5."""
+    decoder = build(networks.Decoder, shape, 6)
+    assert torch.equal(decoder(torch.zeros(2, 6)), torch.full((2, *shape), 0.5))
 
 
 # ---- the energy
@@ -203,3 +210,169 @@ def test_joint_is_chosen_by_its_name():
         assert isinstance(model, kind)
         assert sum(isinstance(layer, nn.Linear) for layer in model.net) == 4  # three hidden ones and the output
         assert model.score(torch.zeros(2, D)).shape == (2, D) and model(torch.zeros(2, D)).shape == (2,)
+
+
+# ---- MLPs side by side
+
+
+def test_side_by_side_is_an_mlp_a_modality():
+    """Against M separate nn.Sequential with the same weights."""
+    widths, x = [5, 8, 7, 4], randn(3, 6, 5)
+    together = build(networks.SideBySide, 3, widths).double()
+    shaken(together)
+    for m in range(3):
+        alone = networks.mlp(1, 1, 2, 1).double()  # SiLU between layers; its weights are replaced
+        for layer, weight, bias in zip([l for l in alone if isinstance(l, nn.Linear)], together.weights, together.biases):
+            layer.weight.data, layer.bias.data = weight.data[m].T, bias.data[m, 0]
+        torch.testing.assert_close(together(x)[m], alone(x[m]), rtol=1e-12, atol=1e-12)
+
+
+def test_side_by_side_starts_as_he_initialised_with_small_outputs():
+    net = build(networks.SideBySide, 4, [50, 100, 100, 30])
+    for weight, inputs, factor in zip(net.weights, (50, 100, 100), (1, 1, 0.1)):
+        assert weight.std().item() == pytest.approx(factor * (2 / inputs) ** 0.5, rel=0.05)  # 12,000 weights and more
+    assert not any(bias.any() for bias in net.biases)
+
+
+# ---- the noise-conditional energy
+
+M, B, STATES = 3, 5, 4
+
+
+def shaken(module):
+    """Every parameter moved off its start, where biases, prior and outputs are zero or small."""
+    for i, weight in enumerate(module.parameters()):
+        weight.data += 0.5 * randn(*weight.shape, seed=100 + i)
+    return module
+
+
+def annealed():
+    """A model with random weights, and z (M, B, d), t (M, B) with some clean modalities."""
+    t = torch.rand(M, B, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    t[0, :3] = 0
+    return shaken(build(networks.Annealed, M, D, hidden=8, states=STATES).double()), randn(M, B, D, seed=8), t
+
+
+def without(model, m):
+    """The model of the other modalities: modality m's networks are cut out."""
+    rest = [i for i in range(M) if i != m]
+    small = build(networks.Annealed, M - 1, D, hidden=8, states=STATES).double()
+    small.load_state_dict({key: value if key == "prior" else value[rest] for key, value in model.state_dict().items()})
+    return small, rest
+
+
+def test_annealed_energy_is_the_sum_over_states():
+    """E = -log sum_k pi_k prod_m r_mk, by plain loops over items, states and modalities."""
+    model, z, t = annealed()
+    r, prior = model.log_ratios(z, t).exp(), model.prior.exp() / model.prior.exp().sum()
+    assert r.shape == (M, B, STATES)
+    for b in range(B):
+        total = sum(prior[k] * r[0, b, k] * r[1, b, k] * r[2, b, k] for k in range(STATES))
+        torch.testing.assert_close(model(z, t)[b], -total.log(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("m", range(M))
+def test_annealed_energy_of_a_modality_with_log_ratios_of_0_is_that_of_the_others(m):
+    model, z, t = annealed()
+    model.ratios.weights[-1].data[m] = 0
+    model.ratios.biases[-1].data[m] = 0
+    small, rest = without(model, m)
+    torch.testing.assert_close(model(z, t), small(z[rest], t[rest]), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(model.pull(z, t)[rest], small.pull(z[rest], t[rest]), rtol=1e-12, atol=1e-12)
+    assert not model.pull(z, t)[m].any()  # nobody knows it, so nobody pulls it
+
+
+def test_annealed_energy_of_ratios_that_know_nothing_is_0():
+    model, z, t = annealed()
+    for part in (model.ratios.weights[-1], model.ratios.biases[-1]):
+        part.data.zero_()
+    torch.testing.assert_close(model(z, t), torch.zeros(B, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert torch.equal(model.noise(z, t, guidance=3.0), model.denoise(z, t)[1])
+
+
+def test_annealed_energy_depends_on_every_level():
+    model, z, t = annealed()
+    for m in range(M):
+        other = t.clone()
+        other[m] = 1 - t[m].clamp(0.1, 0.45)
+        assert (model(z, other) != model(z, t)).all()
+
+
+def test_pull_is_minus_the_finite_difference():
+    model, z, t = annealed()
+    pull, h = model.pull(z, t), 1e-6
+    for m in range(M):
+        for i in range(D):
+            step = torch.zeros_like(z)
+            step[m, :, i] = h
+            slope = (model(z + step, t) - model(z - step, t)) / (2 * h)  # B: items do not see each other
+            torch.testing.assert_close(pull[m, :, i], -slope, rtol=1e-6, atol=1e-8)
+
+
+def test_pull_needs_no_gradients_around_it():
+    model, z, t = annealed()
+    expected = model.requires_grad_(False).pull(z, t)
+    for context in (torch.no_grad(), torch.enable_grad()):
+        with context:
+            assert torch.equal(model.pull(z, t), expected)
+    assert not expected.requires_grad and not z.requires_grad
+
+
+def test_pull_can_be_trained_through():
+    """It reaches every weight of the energy and none of the base."""
+    model, z, t = annealed()
+    model.pull(z, t, create_graph=True).square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in [model.prior, *model.ratios.parameters()])
+    assert all(weight.grad is None for weight in model.base.parameters())
+
+
+def test_denoise_splits_z_into_signal_and_noise():
+    """Its two estimates make up z at every level, and the network's output is alpha eps - sigma x."""
+    model, z, t = annealed()
+    clean, noise = model.denoise(z, t)
+    alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
+    torch.testing.assert_close(alpha * clean + sigma * noise, z, rtol=1e-12, atol=1e-12)
+    out = model.base(torch.cat([z, noising.embed(t)], -1))
+    torch.testing.assert_close(alpha * noise - sigma * clean, out, rtol=1e-12, atol=1e-12)
+    assert torch.equal(clean[t == 0], z[t == 0])  # what is clean is left alone
+
+
+def test_guidance_multiplies_the_energy():
+    """0 is the base alone, 1 adds -sigma times the pull, and what is added is linear in it."""
+    model, z, t = annealed()
+    _, sigma = noising.signal_and_noise(t)
+    base, pulled = model.denoise(z, t)[1], sigma[..., None] * model.pull(z, t)
+    assert torch.equal(model.noise(z, t, guidance=0.0), base)
+    assert torch.equal(model.noise(z, t), model.noise(z, t, guidance=1.0))
+    for guidance in (1.0, 2.5):
+        torch.testing.assert_close(model.noise(z, t, guidance), base - guidance * pulled, rtol=1e-12, atol=1e-12)
+    assert not model.noise(z, t).requires_grad
+
+
+def test_exact_base_and_ratios_give_the_score_of_the_joint_density():
+    """A mixture of STATES Gaussians over all modalities: noise estimate = -sigma grad log p_t(z_1, ..., z_M)."""
+    model, z, t = annealed()
+    t = t.clamp_min(0.05)
+    alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
+    means, prior = 2 * randn(M, STATES, D, seed=9), model.prior.log_softmax(0).detach()
+    variance = 0.3 * alpha.square() + sigma.square()  # M, B, 1
+
+    def by_state(z):
+        """log p_t(z_m | k), (M, B, K)."""
+        square = (z[:, :, None] - alpha[:, :, None] * means[:, None]).square() / variance[:, :, None]
+        return -0.5 * (square + (2 * torch.pi * variance[:, :, None]).log()).sum(3)
+
+    def alone(z):
+        """log p_t(z_m), (M, B)."""
+        return (by_state(z) + prior).logsumexp(2)
+
+    def together(z):
+        return (by_state(z).sum(0) + prior).logsumexp(1)
+
+    point = z.clone().requires_grad_()
+    eps = -sigma * torch.autograd.grad(alone(point).sum(), point)[0]
+    model.denoise = lambda z, t: ((z - sigma * eps) / alpha, eps)
+    model.log_ratios = lambda z, t: by_state(z) - alone(z)[..., None]
+    torch.testing.assert_close(model(z, t), alone(z).sum(0) - together(z), rtol=1e-10, atol=1e-10)
+    expected = -sigma * torch.autograd.grad(together(point).sum(), point)[0]
+    torch.testing.assert_close(model.noise(z, t), expected, rtol=1e-10, atol=1e-10)

@@ -1,13 +1,15 @@
 """Every loss against closed forms, or against a plain loop written from its paper with torch.distributions."""
 
 import itertools
+import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.distributions import Laplace, Normal, kl_divergence
+from torch.distributions import Laplace, MultivariateNormal, Normal, kl_divergence
 
-from stages.lib import networks, objectives, posteriors
+from stages.lib import networks, noising, objectives, posteriors
 
 M, B, D, K = 5, 3, 2, 31  # modalities, batch, latent dimensions, non-empty subsets of five
 SHAPE = 1, 2, 2  # of the images
@@ -41,6 +43,35 @@ def test_laplace_nll_is_the_density_up_to_its_constant():
 def test_gaussian_nll_at_scale_root_half_is_the_squared_error():
     x, recon = randn(B, *SHAPE, seed=1), randn(B, *SHAPE, seed=2)
     close(objectives.NLL["gaussian"](x, recon, 0.5**0.5), (x - recon).square().sum((1, 2, 3)))
+
+
+def neighbour_differences(channels, height, width):
+    """D of correlated_nll as a matrix: a row for every pair of neighbouring pixels of a channel."""
+    number = torch.arange(channels * height * width).view(channels, height, width)
+    pairs = [*zip(number[:, :-1].flatten(), number[:, 1:].flatten()), *zip(number[:, :, :-1].flatten(), number[:, :, 1:].flatten())]
+    matrix = torch.zeros(len(pairs), channels * height * width, dtype=torch.float64)
+    for row, (a, b) in zip(matrix, pairs):
+        row[a], row[b] = -1, 1
+    return matrix
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (2, 3, 4), (3, 1, 5)], ids=str)
+def test_correlated_nll_is_the_density_up_to_its_constant(shape):
+    x, recon = randn(B, *shape, seed=1), randn(B, *shape, seed=2)
+    d = neighbour_differences(*shape)
+    precision = (torch.eye(d.shape[1], dtype=torch.float64) + d.T @ d) / SCALE**2
+    density = MultivariateNormal(recon.flatten(1), precision_matrix=precision)
+    expected = density.log_prob(recon.flatten(1)) - density.log_prob(x.flatten(1))  # from the peak
+    close(objectives.NLL["correlated"](x, recon, SCALE), expected)
+
+
+def test_correlated_nll_of_an_even_error_is_the_gaussian_one():
+    """No two neighbours differ; but for one pixel that is wrong alone each of its neighbours counts as well."""
+    x, even = randn(B, 3, 4, 5, seed=1), randn(B, 3, 1, 1, seed=2)
+    close(objectives.correlated_nll(x, x + even, SCALE), objectives.gaussian_nll(x, x + even, SCALE))
+    alone = torch.zeros_like(x)
+    alone[:, 1, 2, 2] = 0.3
+    close(objectives.correlated_nll(x, x + alone, SCALE), 5 * objectives.gaussian_nll(x, x + alone, SCALE))
 
 
 # ---- VAEs: tiny linear encoders and decoders in float64
@@ -355,6 +386,160 @@ def test_denoising_has_the_expectation_of_exact(power):
     close(weights @ denoising, weights @ exact)
 
 
+# ---- the noise-conditional energy
+
+STATES = 4
+
+
+def annealed():
+    """A small model in float64 with random weights; clean latents, levels (some observed) and noise of M modalities."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = networks.Annealed(M, D, hidden=6, states=STATES).double()
+        for weight in model.parameters():
+            weight.data += 0.3 * torch.randn_like(weight)
+    t = torch.rand(M, B, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    t[0, 0] = t[3, 1] = t[4, :2] = 0
+    return model, randn(M, B, D, seed=2), t, randn(M, B, D, seed=3)
+
+
+def stub(estimate, alone, pull):
+    """A model that answers the same whatever it is asked."""
+    return SimpleNamespace(denoise=lambda z, t: (estimate, alone), pull=lambda z, t, create_graph: pull)
+
+
+def test_conditional_denoising():
+    """By plain loops: z at every level, errors of free modalities only, a mean for the base, a sum a tuple for the energy."""
+    model, clean, t, noise = annealed()
+    base, score = objectives.conditional_denoising(model, clean, t, noise)
+    alpha, sigma = torch.cos(torch.pi / 2 * t), torch.sin(torch.pi / 2 * t)
+    z = alpha[..., None] * clean + sigma[..., None] * noise
+    v = model.base(torch.cat([z, noising.embed(t)], 2))
+    pull = model.pull(z, t)
+    squares, coordinates, total = 0, 0, 0
+    for m, b in itertools.product(range(M), range(B)):
+        if t[m, b] == 0:
+            continue
+        squares += (v[m, b] - (alpha[m, b] * noise[m, b] - sigma[m, b] * clean[m, b])).square().sum()
+        coordinates += D
+        eps = sigma[m, b] * z[m, b] + alpha[m, b] * v[m, b] - sigma[m, b] * pull[m, b]
+        total += 0.5 * (eps - noise[m, b]).square().sum()
+    assert coordinates == (M * B - 4) * D
+    close(base, squares / coordinates)
+    close(score, total / B)
+
+
+def test_conditional_denoising_of_a_perfect_estimator_is_zero():
+    _, clean, t, noise = annealed()
+    found = objectives.conditional_denoising(stub(clean, noise, torch.zeros_like(clean)), clean, t, noise)
+    assert found == (0, 0)
+
+
+def test_the_energy_is_to_mend_what_the_base_alone_gets_wrong():
+    """A base off by sigma q, with a pull of q: no error in the score, that of the base is (sigma alpha q)^2."""
+    _, clean, t, noise = annealed()
+    t, q = t.clamp_min(0.1), randn(M, B, D, seed=4)  # nothing observed
+    alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
+    base, score = objectives.conditional_denoising(stub(clean, noise + sigma * q, q), clean, t, noise)
+    close(base, (sigma * alpha * q).square().mean())
+    close(score, torch.zeros_like(score))
+
+
+def test_conditional_denoising_does_not_judge_what_is_observed():
+    _, clean, t, noise = annealed()
+    answers = [randn(M, B, D, seed=seed) for seed in (4, 5, 6)]
+    spoilt = [torch.where(t[..., None] == 0, 1e3, part) for part in answers]
+    run = lambda parts: objectives.conditional_denoising(stub(*parts), clean, t, noise)
+    assert run(spoilt) == run(answers)
+    assert run([part + 1e-3 for part in answers]) != run(answers)
+
+
+def test_conditional_denoising_shows_the_models_clean_what_is_observed():
+    _, clean, t, noise = annealed()
+    asked = []
+    model = SimpleNamespace(denoise=lambda z, t: asked.append(z) or (z, z),
+                            pull=lambda z, t, create_graph: asked.append(z) or 0 * z)
+    objectives.conditional_denoising(model, clean, t, noise)
+    for z in asked:
+        assert torch.equal(z[t == 0], clean[t == 0])
+        assert (z[t > 0] != clean[t > 0]).all()
+    assert len(asked) == 2
+
+
+def test_conditional_denoising_given_everything_is_zero():
+    model, clean, t, noise = annealed()
+    assert objectives.conditional_denoising(model, clean, torch.zeros_like(t), noise) == (0, 0)
+
+
+def test_conditional_denoising_trains_base_and_energy_apart():
+    model, clean, t, noise = annealed()
+    base, score = objectives.conditional_denoising(model, clean, t, noise)
+    reached = lambda value: {name for (name, weight), g in zip(model.named_parameters(), torch.autograd.grad(
+        value, list(model.parameters()), allow_unused=True, retain_graph=True)) if g is not None and g.any()}
+    of = lambda part: {name for name, _ in model.named_parameters() if name.startswith(part)}
+    assert reached(base) == of("base")
+    assert reached(score) == of("ratios") | {"prior"}
+
+
+def ratios_and_present():
+    present = torch.tensor([[True, False, True], [False, False, True], [True] * 3, [True, False, False], [False] * 3])
+    return 3 * randn(M, B, STATES, seed=1), randn(STATES, seed=2), present
+
+
+def test_contrast():
+    """By plain loops over modalities, rests, candidates and states."""
+    log_ratios, prior, present = ratios_and_present()
+    log_pi, expected = prior - prior.exp().sum().log(), 0
+    for m in range(M):
+        logits = torch.zeros(B, B, dtype=torch.float64)  # of the rest of tuple i and modality m of tuple j
+        for i, j in itertools.product(range(B), range(B)):
+            rest = [sum(log_ratios[n, i, k] for n in range(M) if n != m and present[n, i]) for k in range(STATES)]
+            logits[i, j] = sum((log_pi[k] + rest[k] + log_ratios[m, j, k]).exp() for k in range(STATES)).log()
+        for i in range(B):
+            which_candidate = logits[i, i] - logits[i].exp().sum().log()
+            which_rest = logits[i, i] - logits[:, i].exp().sum().log()
+            expected -= 0.5 * (which_candidate + which_rest) / B / M
+    close(objectives.contrast(log_ratios, prior, present), expected)
+
+
+def test_contrast_of_ratios_that_know_nothing_is_a_guess():
+    _, prior, present = ratios_and_present()
+    found = objectives.contrast(torch.zeros(M, B, STATES, dtype=torch.float64), prior, present)
+    assert found.item() == pytest.approx(math.log(B), rel=1e-12)
+
+
+def test_contrast_of_a_rest_that_shows_nothing_guesses_the_rest():
+    """All rests are alike: which of them belongs is a guess; which candidate, a choice of the largest evidence."""
+    log_ratios, prior, present = ratios_and_present()
+    evidence = (log_ratios + prior.log_softmax(0)).logsumexp(2)  # M, B
+    expected = 0.5 * (math.log(B) - evidence.log_softmax(1).mean())
+    close(objectives.contrast(log_ratios, prior, torch.zeros_like(present)), expected)
+
+
+def test_contrast_of_ratios_that_name_the_tuple_is_zero():
+    """Tuple b is in state b for sure, in every modality, so r is B there and about 0 elsewhere; no rest shows nothing."""
+    log_ratios = torch.where(torch.eye(B, dtype=torch.bool), math.log(B), -60.0).double().expand(M, B, B)
+    present = torch.tensor([[True] * B, [True, False, True], *[[False, True, False]] * (M - 2)])
+    found = objectives.contrast(log_ratios, torch.zeros(B, dtype=torch.float64), present)
+    assert 0 <= found < 1e-15
+
+
+def test_contrast_ignores_what_all_tuples_share():
+    """A constant a modality cancels, even one whose exponential overflows."""
+    log_ratios, prior, _ = ratios_and_present()
+    present = torch.ones(M, B, dtype=torch.bool)  # otherwise the constant tells how much a rest shows
+    shift = torch.tensor([1e4, -1e4, 3.0, 0.0, -2e4], dtype=torch.float64)[:, None, None]
+    run = lambda log_ratios: objectives.contrast(log_ratios, prior, present)
+    close(run(log_ratios + shift), run(log_ratios), 1e-9)
+
+
+def test_contrast_has_gradients_by_finite_differences():
+    """The subtracted maxima are no part of the value, so none of its gradient."""
+    log_ratios, prior, present = ratios_and_present()
+    inputs = log_ratios.requires_grad_(), prior.requires_grad_()
+    assert torch.autograd.gradcheck(lambda *inputs: objectives.contrast(*inputs, present), inputs)
+
+
 # ---- schedules
 
 
@@ -363,7 +548,15 @@ def test_kl_weight_rises_linearly_and_stays():
     assert objectives.kl_weight(0, 0, 0.5) == 0.5  # no warm-up
 
 
-def test_cosine_goes_from_one_to_zero():
-    assert [objectives.cosine(p) for p in (0, 1)] == [1, 0]
+def test_cosine_rises_and_goes_down_to_zero():
+    assert [objectives.cosine(p) for p in (0, 1)] == [0, 0]
     assert objectives.cosine(0.5) == pytest.approx(0.5)
     assert objectives.cosine(0.25) == pytest.approx(0.5 + 0.5**1.5)
+
+
+def test_cosine_rises_linearly_to_half_a_cosine():
+    """Divided by the half cosine, what is left is the rise: progress / 0.05, and 1 from there on."""
+    half = lambda p: 0.5 * (1 + math.cos(math.pi * p))
+    shares = [0.005, 0.01, 0.02, 0.04, 0.05, 0.06, 0.3, 0.9]
+    assert [objectives.cosine(p) / half(p) for p in shares] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1, 1, 1, 1])
+    assert objectives.cosine(0.1, warmup=0.2) == pytest.approx(0.5 * half(0.1))

@@ -147,6 +147,8 @@ def test_range_of_two_ends(tmp_path, key, low, high):
     ("seed", 0), ("polymnist.seed", 0), ("judge.epochs", 1), ("judge.batch_size", 1), ("judge.feature_dim", 1),
     ("vae.latent_dim", 1), ("vae.epochs", 1), ("vae.batch_size", 1), ("vae.beta", 0.0), ("ebm.fit.hidden", 1),
     ("ebm.fit.layers", 1), ("ebm.fit.steps", 1), ("ebm.langevin_steps", 1), ("ebm.noise_scale", 0.0),
+    ("annealed.fit.hidden", 1), ("annealed.fit.states", 2), ("annealed.fit.steps", 1), ("annealed.fit.batch_size", 2),
+    ("annealed.steps", 2), ("annealed.guidance", 0.0), ("annealed.guidance_per_free", 0.0),
     ("baseline.latent_dim", 1), ("baseline.beta.poe", 0.0), ("evaluate.n_samples", 100), ("evaluate.max_subsets", 1)])
 def test_least_value(tmp_path, key, least):
     assert look_up(load_changed(tmp_path, key, least), key) == least
@@ -155,15 +157,16 @@ def test_least_value(tmp_path, key, least):
 
 
 @pytest.mark.parametrize("key", ["judge.learning_rate", "vae.learning_rate", "vae.scale", "ebm.step_size",
-                                 "ebm.fit.learning_rate"])
+                                 "ebm.fit.learning_rate", "ebm.fit.posterior_scale",
+                                 "annealed.fit.learning_rate"])
 def test_zero_is_not_positive(tmp_path, key):
     assert f" {key} = 0.0 " in refusal(load_changed, tmp_path, key, 0.0)
 
 
 @pytest.mark.parametrize("key, allowed", [
-    ("polymnist.digits", ["auto", "mnist", "embedded"]), ("vae.likelihood", ["gaussian", "laplace"]),
+    ("polymnist.digits", ["auto", "mnist", "embedded"]), ("vae.likelihood", ["gaussian", "laplace", "correlated"]),
     ("vae.lr_schedule", ["constant", "cosine"]), ("ebm.fit.objective", ["exact", "sliced", "denoising"]),
-    ("ebm.fit.model", ["energy", "score"])])
+    ("ebm.fit.model", ["energy", "score"]), ("evaluate.tuples", ["test", "validation"])])
 def test_choice(tmp_path, key, allowed):
     for value in allowed:
         assert look_up(load_changed(tmp_path, key, value), key) == value

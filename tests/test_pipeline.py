@@ -17,7 +17,7 @@ from stages.lib.params import Params, check
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-METHODS = ["eb_mvae", "poe", "moe", "mopoe", "mvtcae"]
+METHODS = ["eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae"]
 MADE = ["data", "models", "latents", "results", "reports", "dvc.lock"]
 
 
@@ -80,11 +80,12 @@ def finished(pair):
 
 
 def stages():
-    """Every stage of dvc.yaml, templates resolved by DVC: {name: {"cmd", "deps", "params"}}."""
+    """Every stage of dvc.yaml, templates resolved by DVC: {name: {"cmd", "deps", "outs", "params"}}."""
     from dvc.repo import Repo
 
     with Repo(str(ROOT)) as repo:
         return {stage.name: {"cmd": stage.cmd, "deps": {d.def_path for d in stage.deps if d.def_path != "params.yaml"},
+                             "outs": {o.def_path for o in stage.outs},
                              "params": {k for d in stage.deps if d.def_path == "params.yaml" for k in d.params}}
                 for stage in repo.index.stages}
 
@@ -122,11 +123,30 @@ def test_parameters_that_a_stage_reads_are_declared():
         read = {section[1]} if section else {
             key for text in code.values() for key in re.findall(r"\bp\.([a-z_.]+)", text)
             if key.split(".")[0] in Params.model_fields}
-        if name.startswith("evaluate@") and name != "evaluate@eb_mvae":
-            read = {key for key in read if not key.startswith("ebm")}  # read in eb_mvae() only
+        if name.startswith("evaluate@"):  # in energy_based() each energy reads its own section
+            other = {"ebm", "annealed"} - {{"eb_mvae": "ebm", "eb_mvae_annealed": "annealed"}.get(name.split("@")[1])}
+            read = {key for key in read if key.split(".")[0] not in other}
         undeclared = {key for key in read if not any(
             f"{key}.".startswith(f"{declared}.") or declared.startswith(f"{key}.") for declared in stage["params"])}
         assert undeclared == set(), name
+
+
+@pytest.mark.parametrize("key, rerun", [
+    ("ebm.langevin_steps", {"evaluate@eb_mvae", "report"}),
+    ("annealed.guidance", {"evaluate@eb_mvae_annealed", "report"}),
+    ("annealed.steps", {"evaluate@eb_mvae_annealed", "report"}),
+    ("ebm.fit.steps", {"fit_ebm", "evaluate@eb_mvae", "report"}),
+    ("annealed.fit.states", {"fit_annealed", "evaluate@eb_mvae_annealed", "report"}),
+    ("baseline.beta.poe", {"train_baseline@poe", "evaluate@poe", "report"}),
+    ("evaluate.tuples", {"references", *(f"evaluate@{method}" for method in METHODS), "report"}),
+])
+def test_what_a_parameter_reruns(key, rerun):
+    """The stages that declare it, and all that depend on what they make."""
+    graph = stages()
+    found = {name for name, stage in graph.items() if any(f"{key}.".startswith(f"{p}.") for p in stage["params"])}
+    while more := {name for name, stage in graph.items() if stage["deps"] & set().union(*(graph[f]["outs"] for f in found))} - found:
+        found |= more
+    assert found == rerun
 
 
 def test_a_stage_never_imports_a_stage():
@@ -192,10 +212,10 @@ def test_figures(finished):
 
 def test_the_grid_is_complete(finished):
     rows = json.loads((finished / "reports/plots/grid.json").read_text())
-    assert len(rows) == 5 * 5 * 16  # methods, targets, subsets of the other four (the empty one too)
+    assert len(rows) == 6 * 5 * 16  # methods, targets, subsets of the other four (the empty one too)
     assert {row["method"] for row in rows} == set(METHODS)
     cells = {(row["method"], row["target"], row["observed"]) for row in rows}
-    assert len(cells) == len(rows) and ("eb_mvae", "m3", "m1+m4") in cells
+    assert len(cells) == len(rows) and ("eb_mvae_annealed", "m3", "m1+m4") in cells
     for row in rows:
         observed = [] if row["observed"] == "none" else row["observed"].split("+")
         assert row["target"] not in observed and row["n_observed"] == len(observed)
@@ -213,9 +233,10 @@ def test_metrics_and_claims(finished):
                          if (r["method"], r["target"], r["n_observed"]) == (method, target, k)]
                 assert metrics[method][target][f"given{k}"]["coherence"] == pytest.approx(sum(cells) / len(cells), abs=1e-4)
         assert 0 <= metrics[method]["unconditional"]["all_agree"] <= 1
+        assert ("energy_auroc" in metrics[method]) == (method in ("eb_mvae", "eb_mvae_annealed"))
     assert metrics["profile"] == "smoke" and metrics["seeds"] == [0]
     claims = (finished / "reports/claims.md").read_text()
-    assert len(re.findall(r"^\| \d+ \|.*\| (holds|\*\*fails\*\*) \|", claims, re.M)) == 9
+    assert len(re.findall(r"^\| \d+ \|.*\| (holds|\*\*fails\*\*) \|", claims, re.M)) == 13  # the paper's nine and four of ours
     assert metrics["dataset"] in claims
 
 
@@ -280,10 +301,19 @@ def refused(folder, module, *args, **env):
     return lines[0]
 
 
+@pytest.mark.parametrize("key, stale", [
+    ("ebm.step_size", ["evaluate@eb_mvae"]), ("annealed.guidance", ["evaluate@eb_mvae_annealed"])])
+def test_a_samplers_parameter_makes_one_evaluation_stale(finished, params_file, key, stale):
+    """By DVC's own word; the report follows once its results have changed."""
+    params_file(key, 0.125)
+    assert list(json.loads(shell(finished, "dvc", "status", "--json").stdout)) == stale
+
+
 @pytest.mark.parametrize("key, value, says", [
     ("vae.betta", 1, "unknown key vae.betta"),
     ("vae.beta", "much", "vae.beta = 'much'"),
     ("ebm.langevin_steps", 0, "ebm.langevin_steps = 0"),
+    ("annealed.steps", 1, "annealed.steps = 1"),
     ("polymnist.backgrounds", "nowhere", "nowhere is not a folder"),
 ])
 def test_bad_parameters(finished, params_file, key, value, says):
@@ -304,14 +334,15 @@ def test_missing_mnist(finished, params_file, tmp_path):
     assert fingerprint(finished, "data") == before
 
 
-def test_a_corrupt_model(finished):
-    path = finished / "models/ebm/joint.safetensors"
+@pytest.mark.parametrize("method, model", [("eb_mvae", "models/ebm"), ("eb_mvae_annealed", "models/annealed")])
+def test_a_corrupt_model(finished, method, model):
+    path = finished / model / "joint.safetensors"
     whole, before = path.read_bytes(), fingerprint(finished, "results")
     os.chmod(path, 0o644)
     try:
         path.unlink()  # DVC may have linked it to its cache
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert "models/ebm/joint.safetensors" in refused(finished, "stages.evaluate", "eb_mvae")
+        assert f"{model}/joint.safetensors" in refused(finished, "stages.evaluate", method)
     finally:
         path.write_bytes(whole)
     assert fingerprint(finished, "results") == before

@@ -1,9 +1,9 @@
-"""Langevin sampling: the exact law of the discrete chain, what stays fixed, and independence of the batch."""
+"""Langevin and annealed sampling: the exact law of the chain, what stays fixed, and independence of the batch."""
 
 import pytest
 import torch
 
-from stages.lib import sampling
+from stages.lib import noising, sampling
 
 MIXED = torch.tensor([True, False, True, False, False])
 
@@ -146,6 +146,152 @@ def test_conditional_leaves_its_input_alone():
     assert torch.equal(observed, before)
 
 
+# ---- annealed: the law of the chain. With the exact noise in data N(0, s^2), eps = sigma z / (alpha^2 s^2 + sigma^2), it
+# is linear: its end is the sum of its noise, weighted by its impulse responses
+
+SOME = torch.tensor([True, False, True])
+
+
+@pytest.fixture
+def double():
+    """Levels in float64: at the first one all but a thousandth of z cancels."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def levels(steps):
+    """alpha and sigma of every step, as floats."""
+    return list(zip(*(part.tolist() for part in noising.signal_and_noise(
+        torch.linspace(sampling.FIRST, sampling.LAST, steps)))))
+
+
+def exact_noise(s):
+    """The noise in z expected under data N(0, s^2); at s = 0 all of z is noise."""
+
+    def estimate(z, t):
+        alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
+        return sigma * z / (alpha**2 * s**2 + sigma**2)
+
+    return estimate
+
+
+def annealed_weights(monkeypatch, s, steps):
+    """Item i gets noise 1 at draw i only: its latent at every step, and its end, are the weights of that draw.
+
+    Returns steps + 1 tensors (steps,).
+    """
+    impulses = torch.eye(steps, dtype=torch.float64)[:, :, None, None]  # B = steps, steps, M = 1, d = 1
+    monkeypatch.setattr(sampling, "sample_noise", lambda shape, seeds: impulses)
+    seen, exact = [], exact_noise(s)
+    start = torch.zeros(steps, 1, 1, dtype=torch.float64)
+    end = sampling.annealed(lambda z, t: seen.append(z) or exact(z, t), start, everything(1), range(steps), steps)
+    return [z.flatten() for z in (*seen, end)]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 12, 40])
+@pytest.mark.parametrize("s", [0.3, 1.0, 2.0])
+def test_annealed_variance_on_a_gaussian(monkeypatch, double, s, steps):
+    """Against Ho et al. (2020), eq. 7: the mean and variance of q(z_next | z, clean), with the clean latent expected."""
+    weights, variance = annealed_weights(monkeypatch, s, steps), 1.0
+    level = levels(steps)
+    for i, (alpha, sigma) in enumerate(level):
+        assert weights[i].square().sum().item() == pytest.approx(variance, rel=1e-9)
+        clean = alpha * s**2 / (alpha**2 * s**2 + sigma**2)  # E[x | z] = clean z
+        if i + 1 < steps:
+            alpha_next, sigma_next = level[i + 1]
+            step = alpha / alpha_next  # sqrt of Ho's 1 - beta; alpha_next is their sqrt of alpha-bar, one step before
+            beta = 1 - step**2
+            mean = alpha_next * beta / sigma**2 * clean + step * sigma_next**2 / sigma**2
+            variance = mean**2 * variance + sigma_next**2 / sigma**2 * beta
+    assert weights[-1].square().sum().item() == pytest.approx(clean**2 * variance, rel=1e-9)
+
+
+def test_annealed_keeps_the_variance_of_every_level_for_data_in_one_point(monkeypatch, double):
+    """s = 0: z is noise alone, of variance sigma^2 at every level (from the second on: the first starts with 1)."""
+    weights = annealed_weights(monkeypatch, 0.0, 12)
+    _, first = levels(12)[0]
+    for weight, (_, sigma) in zip(weights[1:], levels(12)[1:]):
+        start, fresh = weight[0] * first, weight[1:]  # the start's noise as if it had been of variance sigma^2
+        assert (start**2 + fresh.square().sum()).item() == pytest.approx(sigma**2, rel=1e-9)
+
+
+@pytest.mark.parametrize("s", [0.5, 1.0, 2.0])
+def test_annealed_with_many_steps_ends_at_the_variance_of_the_denoised(monkeypatch, double, s):
+    """In the limit z has variance alpha^2 s^2 + sigma^2 at the last level, so its expected clean latent a little under s^2."""
+    found = annealed_weights(monkeypatch, s, 1000)[-1].square().sum().item()
+    alpha, sigma = levels(1000)[-1]
+    assert found == pytest.approx(alpha**2 * s**4 / (alpha**2 * s**2 + sigma**2), rel=0.02)
+
+
+def test_annealed_finds_data_in_one_point():
+    """The noise about a point is known exactly, and the last call takes all of it away."""
+    point = randn(3, 2, seed=1)
+
+    def estimate(z, t):
+        alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
+        return (z - alpha * point) / sigma
+
+    found = sampling.annealed(estimate, torch.zeros(6, 3, 2), everything(3), range(6), 10)
+    torch.testing.assert_close(found, point.expand(6, 3, 2), rtol=0, atol=1e-5)
+
+
+# ---- annealed: what is observed, what is asked
+
+
+def pulled(z, t):
+    """Every modality's noise depends on all others' latents and levels, one item at a time."""
+    return torch.sin(z + z.roll(1, 1)) * (0.5 + t[..., None])
+
+
+def test_annealed_keeps_what_is_observed_bit_for_bit_and_uses_it():
+    observed = randn(6, 3, 2, seed=1)
+    run = lambda observed: sampling.annealed(pulled, observed, SOME, range(6), 12)
+    found = run(observed)
+    assert torch.equal(found[:, ~SOME], observed[:, ~SOME])
+    assert (run(observed + 1)[:, SOME] != found[:, SOME]).all()
+
+
+def test_annealed_keeps_what_is_observed_where_the_estimate_is_nan():
+    observed = randn(6, 3, 2, seed=1)
+    broken = lambda z, t: torch.where(SOME[:, None], z, float("nan"))
+    found = sampling.annealed(broken, observed, SOME, range(6), 12)
+    assert torch.equal(found[:, ~SOME], observed[:, ~SOME])
+    assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("free", [SOME, everything(3)], ids=["some", "all"])
+def test_annealed_ignores_the_free_modalities_of_observed(free):
+    observed = randn(6, 3, 2, seed=1)
+    spoilt = torch.where(free[:, None], float("nan"), observed)
+    run = lambda observed: sampling.annealed(pulled, observed, free, range(6), 12)
+    assert torch.equal(run(spoilt), run(observed))
+
+
+def test_annealed_given_everything_changes_nothing():
+    observed = randn(6, 3, 2, seed=1)
+    assert torch.equal(sampling.annealed(pulled, observed, ~everything(3), range(6), 4), observed)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 40])
+def test_annealed_asks_once_a_level(steps):
+    """What it asks: `steps` falling levels, the same for all that is free; 0 and the latents themselves where observed."""
+    observed, asked = randn(6, 3, 2, seed=1), []
+    sampling.annealed(lambda z, t: asked.append((z, t)) or pulled(z, t), observed, SOME, range(6), steps)
+    assert len(asked) == steps
+    for (z, t), level in zip(asked, torch.linspace(sampling.FIRST, sampling.LAST, steps)):
+        assert torch.equal(t, torch.where(SOME, level, 0.0).expand(6, 3))
+        assert torch.equal(z[:, ~SOME], observed[:, ~SOME])
+    assert torch.equal(asked[0][0][:, SOME], sampling.sample_noise((steps, 3, 2), range(6))[:, 0][:, SOME])
+
+
+def test_annealed_leaves_its_input_alone():
+    observed = randn(6, 3, 2, seed=1)
+    before = observed.clone()
+    sampling.annealed(pulled, observed, SOME, range(6), 3)
+    assert torch.equal(observed, before)
+
+
 # ---- one generator a sample
 
 
@@ -155,6 +301,14 @@ def test_results_do_not_depend_on_the_batch(dim, batch_size):
     observed, seeds = randn(7, dim, seed=1), [11, 5, 2**62, 0, 7, 8, 9]
     free = torch.arange(dim) % 2 == 0
     run = lambda observed, seeds: sampling.conditional(elementwise, observed, free, seeds, 15, 0.45, 0.5)
+    parts = [run(observed[i : i + batch_size], seeds[i : i + batch_size]) for i in range(0, 7, batch_size)]
+    assert torch.equal(torch.cat(parts), run(observed, seeds))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_annealed_results_do_not_depend_on_the_batch(batch_size):
+    observed, seeds = randn(7, 3, 2, seed=1), [11, 5, 2**62, 0, 7, 8, 9]
+    run = lambda observed, seeds: sampling.annealed(lambda z, t: (z - z.roll(1, 1)) * t[..., None], observed, SOME, seeds, 9)
     parts = [run(observed[i : i + batch_size], seeds[i : i + batch_size]) for i in range(0, 7, batch_size)]
     assert torch.equal(torch.cat(parts), run(observed, seeds))
 

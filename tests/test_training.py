@@ -127,8 +127,30 @@ def test_constant_schedule():
 def test_cosine_schedule():
     progress, lengths = step_lengths(learning_rate=0.25, lr_schedule="cosine")
     assert progress == [i / 20 for i in range(20)]
-    assert lengths == pytest.approx([0.125 * (1 + math.cos(math.pi * i / 20)) for i in range(20)], rel=1e-4, abs=1e-7)
+    falling = [0.125 * (1 + math.cos(math.pi * i / 20)) for i in range(20)]
+    assert lengths == pytest.approx([0.0, *falling[1:]], rel=1e-4, abs=1e-7)  # the rise is over by step 1, 5 % of 20
     assert lengths == pytest.approx([0.25 * objectives.cosine(p) for p in progress], rel=1e-4, abs=1e-7)
+
+
+def test_cosine_schedule_rises_over_its_first_twentieth():
+    _, _, weights, _ = watch(epochs=None, steps=100, learning_rate=0.25, lr_schedule="cosine")
+    lengths = [before - after for before, after in zip(weights, weights[1:])]
+    expected = [0.25 * min(1, i / 5) * 0.5 * (1 + math.cos(math.pi * i / 100)) for i in range(100)]
+    assert lengths == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_the_optimiser_is_adam_with_a_memory_of_ten_gradients_and_a_hundred_squares():
+    """Gradients 1 and then 3: the second step by Adam's formula (Kingma and Ba 2015), betas 0.9 and 0.99."""
+    weight, gradients, seen = torch.nn.Parameter(torch.zeros(())), iter([1.0, 3.0]), []
+
+    def loss(index, progress):
+        seen.append(weight.item())
+        return next(gradients) * weight, {}
+
+    training.train("adam", [weight], loss, 16, generator=generator("cpu", 0), batch_size=8, epochs=1, learning_rate=0.25)
+    assert seen == pytest.approx([0, -0.25], rel=1e-5)
+    mean, square = (0.9 * 0.1 * 1 + 0.1 * 3) / (1 - 0.9**2), (0.99 * 0.01 * 1 + 0.01 * 9) / (1 - 0.99**2)
+    assert weight.item() == pytest.approx(-0.25 - 0.25 * mean / square**0.5, rel=1e-5)
 
 
 # ---- history

@@ -73,6 +73,16 @@ def load_latents(split, device="cpu", folder=LATENTS):
     return tensors["mean"], tensors["logvar"], about["modalities"]
 
 
+def standardisation(mean, logvar):
+    """Moments of the aggregate posterior of latents (N, M, d): shift and scale (M, d); var z = var(mean) + E[sigma^2]."""
+    return {"shift": mean.mean(0), "scale": (mean.var(0) + logvar.exp().mean(0)).sqrt()}
+
+
+def standardised(mean, logvar, shift, scale):
+    """Posterior means and standard deviations in units of the aggregate posterior's, (N, M, d) each."""
+    return (mean - shift) / scale, torch.exp(0.5 * logvar) / scale
+
+
 def shuffled(n, batch_size, generator):
     """Yield index tensors (batch_size,) that visit a random permutation of 0..n-1 once, without the ragged end.
 

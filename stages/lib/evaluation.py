@@ -3,6 +3,7 @@
 import torch
 
 from stages.lib import artifacts, features, metrics, networks, runtime
+from stages.lib.runtime import UserError
 
 FIGURE_COLUMNS = 5  # samples a digit in Figure 3
 
@@ -14,9 +15,19 @@ def load_judges(modalities, device):
 
 
 def test_tuples(p, n_test, device):
-    """Indices (n,) of the test tuples that every cell of every method is measured on."""
+    """Indices (n,) of the test tuples that every cell of every method is measured on, the same for all seeds.
+
+    With evaluate.tuples `validation` they are others: what was tuned on them has not seen those that are reported.
+    Raises `UserError` where none are left for validation.
+    """
     n = min(p.evaluate.n_samples, n_test)
-    return torch.randperm(n_test, generator=runtime.generator("cpu", "test tuples", p.seed))[:n].to(device)
+    order = torch.randperm(n_test, generator=runtime.generator("cpu", "test tuples"))
+    if p.evaluate.tuples == "test":
+        return order[:n].to(device)
+    if n_test - n < 100:
+        raise UserError(f"evaluate.tuples: validation wants 100 of the {n_test} test tuples besides the evaluate.n_samples: {n} "
+                        "that are reported; raise polymnist.n_test or lower evaluate.n_samples")
+    return order[n : 2 * n].to(device)
 
 
 def figure_rows(labels):

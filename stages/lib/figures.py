@@ -10,10 +10,10 @@ import numpy as np  # noqa: E402
 
 from stages.lib import artifacts  # noqa: E402
 
-LABEL = {"eb_mvae": "EB-MVAE", "poe": "PoE (MVAE)", "moe": "MoE (MMVAE)", "mopoe": "MoPoE", "mvtcae": "MVTCAE",
+LABEL = {"eb_mvae": "EB-MVAE", "eb_mvae_annealed": "EB-MVAE annealed (ours)", "poe": "PoE (MVAE)", "moe": "MoE (MMVAE)", "mopoe": "MoPoE", "mvtcae": "MVTCAE",
          "unimodal_vae": "unimodal VAE", "real": "real images", "coherence": "coherence", "fid": "FID",
          "frechet_polymnist": "Fréchet distance (PolyMNIST features)"}
-COLOUR = {"eb_mvae": "#d62728", "poe": "#1f77b4", "moe": "#2ca02c", "mopoe": "#9467bd", "mvtcae": "#ff7f0e",
+COLOUR = {"eb_mvae": "#d62728", "eb_mvae_annealed": "#8c1a11", "poe": "#1f77b4", "moe": "#2ca02c", "mopoe": "#9467bd", "mvtcae": "#ff7f0e",
           "unimodal_vae": "#555555", "real": "#aaaaaa"}
 DPI = 100  # at most 8.8 inches: figures stay under 900 pixels wide
 
@@ -64,7 +64,7 @@ def curves(table, methods, distance, targets, references):
             for method in methods:
                 steps = {key: cell for key, cell in table[method][target].items() if key[:5] == "given" and key != "given0"}
                 axis.plot([int(key[5:]) for key in steps], [cell[metric] for cell in steps.values()], "o-", ms=4,
-                          lw=2.2 if method == "eb_mvae" else 1.4, color=COLOUR[method], label=LABEL[method])
+                          lw=2.2 if method.startswith("eb_mvae") else 1.4, color=COLOUR[method], label=LABEL[method])
             for reference in references:
                 axis.axhline(table[reference][target][metric], ls="--", lw=1, color=COLOUR[reference], label=LABEL[reference])
             axis.set_title(f"{target} given others", fontsize=9)
@@ -84,11 +84,11 @@ def curves(table, methods, distance, targets, references):
 
 def training_curves(histories):
     """One axis a family of models: {"title": {"name": [(step, value), ...]}}."""
-    figure, axes = plt.subplots(1, len(histories), figsize=(8.8, 3.1))
+    figure, axes = plt.subplots(1, len(histories), figsize=(8.8, 2.9))
     for axis, (title, lines) in zip(axes, histories.items()):
         for name, points in lines.items():
             axis.plot(*zip(*points), lw=1.4, label=LABEL.get(name, name), color=COLOUR.get(name))
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=7)
         axis.set_xlabel("optimiser step", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.25)

@@ -1,8 +1,10 @@
-"""The networks: Encoder, Decoder, Classifier, FeatureNet, Energy, Score. Sizes come from the data, never from constants."""
+"""The networks: Encoder, Decoder, Classifier, FeatureNet, Energy, Score, Annealed. Sizes come from the data, never from constants."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from stages.lib import noising
 
 CHANNELS = (32, 64, 128)  # 3x3 convolutions of stride 2 (DESIGN, section 4)
 
@@ -35,16 +37,14 @@ class Encoder(nn.Module):
         channels, height, width = image_shape
         widths = (channels, *CHANNELS)
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, CHANNELS))
-        self.hidden = nn.Linear(CHANNELS[-1] * pyramid(height)[-1] * pyramid(width)[-1], 512)
-        self.out = nn.Linear(512, 2 * latent_dim)
+        self.out = nn.Linear(CHANNELS[-1] * pyramid(height)[-1] * pyramid(width)[-1], 2 * latent_dim)
         initialise(self, last=self.out)
 
     def forward(self, x):
         x = 4 * (x - 0.5)  # pixels in [0, 1] -> about unit scale
         for conv in self.convs:
             x = F.silu(conv(x))
-        x = F.silu(self.hidden(x.flatten(1)))  # B, 512
-        mean, logvar = self.out(x).chunk(2, dim=1)  # B, d each
+        mean, logvar = self.out(x.flatten(1)).chunk(2, dim=1)  # B, d each
         return mean, logvar
 
 
@@ -56,8 +56,7 @@ class Decoder(nn.Module):
         channels, height, width = image_shape
         heights, widths = pyramid(height)[::-1], pyramid(width)[::-1]
         self.shape = CHANNELS[-1], heights[0], widths[0]
-        self.hidden = nn.Linear(latent_dim, 512)
-        self.grid = nn.Linear(512, CHANNELS[-1] * heights[0] * widths[0])
+        self.grid = nn.Linear(latent_dim, CHANNELS[-1] * heights[0] * widths[0])
         outputs = (*CHANNELS[-2::-1], channels)
         self.convs = nn.ModuleList(
             # A transposed convolution turns n into 2n - 1; the output padding makes up for even sizes.
@@ -65,9 +64,10 @@ class Decoder(nn.Module):
                                                               widths[i + 1] - 2 * widths[i] + 1))
             for i, (a, b) in enumerate(zip(CHANNELS[::-1], outputs)))
         initialise(self, last=self.convs[-1])
+        nn.init.constant_(self.convs[-1].bias, 0.5)  # mid-grey: pixels lie in [0, 1]
 
     def forward(self, z):
-        x = F.silu(self.grid(F.silu(self.hidden(z)))).unflatten(1, self.shape)  # B, 128, 4, 4
+        x = F.silu(self.grid(z)).unflatten(1, self.shape)  # B, 128, 4, 4
         for conv in self.convs[:-1]:
             x = F.silu(conv(x))
         return self.convs[-1](x)  # B, C, H, W
@@ -175,3 +175,65 @@ class Score(nn.Module):
 def joint(model, dim, hidden, layers):
     """The joint model by its name in params.yaml: `energy` or `score`."""
     return {"energy": Energy, "score": Score}[model](dim, hidden, layers)
+
+
+class SideBySide(nn.Module):
+    """An MLP a modality, all evaluated at once: (M, B, inputs) -> (M, B, outputs)."""
+
+    def __init__(self, modalities, widths):
+        super().__init__()
+        pairs = list(zip(widths, widths[1:]))
+        self.weights = nn.ParameterList(torch.randn(modalities, a, b) * (2 / a) ** 0.5 for a, b in pairs)
+        self.biases = nn.ParameterList(torch.zeros(modalities, 1, b) for _, b in pairs)
+        self.weights[-1].data *= 0.1  # outputs near zero at first
+
+    def forward(self, x):
+        for weight, bias in zip(self.weights[:-1], self.biases):
+            x = F.silu(torch.baddbmm(bias, x, weight))  # M, B, hidden
+        return torch.baddbmm(self.biases[-1], x, self.weights[-1])
+
+
+class Annealed(nn.Module):
+    """A noise-conditional energy over all modalities' latents: p_t(z) = prod_m p_t(z_m) exp(-E(z, t)).
+
+    `base` knows each modality alone, as a denoiser, which gives the score of p_t(z_m). The energy couples them:
+    E(z, t) = -log sum_k pi_k prod_m r_mk(z_m, t_m), over shared states k, r_mk being how much likelier state k makes z_m.
+    A modality that is left out of E is marginalised. z is (M, B, d), t (M, B); see noising for the levels t.
+    """
+
+    def __init__(self, modalities, dim, hidden, states):
+        super().__init__()
+        inputs = dim + noising.EMBEDDING
+        self.base = SideBySide(modalities, [inputs, hidden, hidden, hidden, dim])
+        self.ratios = SideBySide(modalities, [inputs, hidden, hidden, states])
+        self.prior = nn.Parameter(torch.zeros(states))  # logits of pi
+
+    def denoise(self, z, t):
+        """Estimates of the clean latents and of the noise by `base`, (M, B, d) each, from z = alpha x + sigma eps.
+
+        The network predicts alpha eps - sigma x (Salimans and Ho 2022), which is of unit scale at every level.
+        """
+        alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
+        v = self.base(torch.cat([z, noising.embed(t)], -1))
+        return alpha * z - sigma * v, sigma * z + alpha * v
+
+    def log_ratios(self, z, t):
+        """log r_mk(z_m, t_m) of every modality and state, (M, B, K)."""
+        return self.ratios(torch.cat([z, noising.embed(t)], -1))
+
+    def forward(self, z, t):
+        """E(z, t), (B,)."""
+        return -torch.logsumexp(self.prior.log_softmax(0) + self.log_ratios(z, t).sum(0), -1)
+
+    def pull(self, z, t, create_graph=False):
+        """-grad_z E(z, t), (M, B, d): where the other modalities pull each one."""
+        with torch.enable_grad():
+            z = z if z.requires_grad else z.detach().requires_grad_()
+            return -torch.autograd.grad(self(z, t).sum(), z, create_graph=create_graph)[0]
+
+    def noise(self, z, t, guidance=1.0):
+        """Estimate of the noise in z under p_t, (M, B, d): -sigma times the score; `guidance` multiplies E."""
+        _, sigma = noising.signal_and_noise(t)
+        with torch.no_grad():
+            _, alone = self.denoise(z, t)
+        return alone - guidance * sigma[..., None] * self.pull(z, t)

@@ -6,8 +6,9 @@ Encoders and decoders come as callables; noise and choices come in as tensors, s
 import math
 
 import torch
+from torch.nn import functional as F
 
-from stages.lib import posteriors
+from stages.lib import noising, posteriors
 
 # ---- likelihoods: negative log p(x|z) in nats per item, x and recon (B, C, H, W) -> (B,)
 
@@ -22,7 +23,15 @@ def laplace_nll(x, recon, scale):
     return (x - recon).abs().flatten(1).sum(1) / scale
 
 
-NLL = {"gaussian": gaussian_nll, "laplace": laplace_nll}
+def correlated_nll(x, recon, scale):
+    """N(recon, scale^2 (I + D'D)^-1), D the differences of neighbouring pixels: an error along an edge, as where a stroke
+    ends, costs more than the same error spread out. Constants without parameters are left out."""
+    error = x - recon
+    edges = error.diff(dim=2).square().flatten(1).sum(1) + error.diff(dim=3).square().flatten(1).sum(1)
+    return (error.square().flatten(1).sum(1) + edges) / (2 * scale**2)
+
+
+NLL = {"gaussian": gaussian_nll, "laplace": laplace_nll, "correlated": correlated_nll}
 
 # ---- unimodal
 
@@ -126,11 +135,48 @@ def score_matching_denoising(score, z, mean, std):
     return (0.5 * s.square() + s * (z - mean) / std.square()).sum(1).mean()
 
 
+# ---- the noise-conditional energy (networks.Annealed)
+
+
+def conditional_denoising(model, clean, t, noise):
+    """Denoising score matching of p_t(free | observed) at levels t (M, B), 0 where a modality is observed.
+
+    clean, noise (M, B, d). Returns two scalars: the base's error per free coordinate, in v; and the energy's, the squared
+    error of the whole noise estimate summed over free coordinates, per tuple (the base's estimate enters as a constant).
+    """
+    alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
+    z = alpha * clean + sigma * noise
+    free = (t > 0)[..., None].to(z)  # M, B, 1
+    estimate, alone = model.denoise(z, t)
+    v_error = alpha * (alone - noise) - sigma * (estimate - clean)  # M, B, d
+    base = (v_error.square() * free).sum() / (free.sum() * z.shape[2]).clamp_min(1)
+    error = alone.detach() - sigma * model.pull(z, t, create_graph=True) - noise
+    return base, 0.5 * (error.square() * free).sum() / z.shape[1]
+
+
+def contrast(log_ratios, prior, present):
+    """InfoNCE (van den Oord et al. 2018) between each modality and the rest: which of the batch's z_m belongs to this rest?
+
+    log_ratios (M, B, K), prior (K,) logits; present bool (M, B): what a rest shows. Both ways round, mean over m, in nats.
+    Its minimiser is E up to constants: exp(-E) is the ratio of the joint density to the product of the marginals.
+    """
+    belongs = torch.arange(log_ratios.shape[1], device=log_ratios.device)
+    shown = log_ratios * present[..., None]
+    total, loss = shown.sum(0) + prior.log_softmax(0), 0
+    for own, of_rest in zip(log_ratios, shown):
+        rest = total - of_rest  # B, K
+        top, own_top = rest.amax(1, keepdim=True), own.amax(1, keepdim=True)
+        product = torch.exp(rest - top) @ torch.exp(own - own_top).T  # B, B: sum over the states
+        logits = product.clamp_min(1e-30).log() + top + own_top.T
+        loss = loss + 0.5 * (F.cross_entropy(logits, belongs) + F.cross_entropy(logits.T, belongs))
+    return loss / len(log_ratios)
+
+
 def kl_weight(progress, warmup, beta):
     """beta reached linearly over the share `warmup` of training; progress in [0, 1]."""
     return beta * min(1.0, progress / warmup) if warmup else beta
 
 
-def cosine(progress):
-    """Factor of the learning rate: 1 at the start, 0 at the end."""
-    return 0.5 * (1 + math.cos(math.pi * progress))
+def cosine(progress, warmup=0.05):
+    """Factor of the learning rate: a linear rise over the share `warmup` of training, then half a cosine down to 0."""
+    return min(1.0, progress / warmup) * 0.5 * (1 + math.cos(math.pi * progress))

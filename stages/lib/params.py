@@ -50,7 +50,7 @@ class Judge(Section):
 
 class VAE(Section):
     latent_dim: Count
-    likelihood: Literal["gaussian", "laplace"]
+    likelihood: Literal["gaussian", "laplace", "correlated"]
     scale: Positive
     beta: NonNegative
     warmup: Annotated[Float, Field(ge=0, le=1)]
@@ -63,6 +63,7 @@ class VAE(Section):
 class Fit(Section):
     objective: Literal["exact", "sliced", "denoising"]
     model: Literal["energy", "score"]
+    posterior_scale: Positive
     hidden: Count
     layers: Count
     steps: Count
@@ -75,6 +76,21 @@ class EBM(Section):
     langevin_steps: Count
     step_size: Positive
     noise_scale: NonNegative
+
+
+class AnnealedFit(Section):
+    hidden: Count
+    states: Annotated[int, Field(ge=2)]
+    steps: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+
+
+class Annealed(Section):
+    fit: AnnealedFit
+    steps: Annotated[int, Field(ge=2)]
+    guidance: NonNegative
+    guidance_per_free: NonNegative
 
 
 class Betas(Section):
@@ -91,6 +107,7 @@ class Baseline(Section):
 
 
 class Evaluate(Section):
+    tuples: Literal["test", "validation"]
     n_samples: Annotated[int, Field(ge=100)]
     batch_size: Count
     max_subsets: Count
@@ -108,6 +125,7 @@ class Params(Section):
     judge: Judge
     vae: VAE
     ebm: EBM
+    annealed: Annealed
     baseline: Baseline
     evaluate: Evaluate
     fid: FID

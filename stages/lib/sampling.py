@@ -1,6 +1,10 @@
-"""Langevin sampling of what is not observed: pure functions of (score, z, noise)."""
+"""Sampling of what is not observed, by Langevin steps or annealed: pure functions of (score, z, noise)."""
 
 import torch
+
+from stages.lib import noising
+
+FIRST, LAST = 0.98, 0.02  # noise levels of annealed sampling, from nearly all noise to nearly none
 
 
 def langevin(score, z, free, noise, step_size, noise_scale=1.0):
@@ -33,3 +37,27 @@ def conditional(score, observed, free, seeds, steps, step_size, noise_scale=1.0)
     noise = sample_noise((steps + 1, observed.shape[1]), seeds).to(observed.device).transpose(0, 1)  # steps + 1, B, D
     start = torch.where(free, noise[0], observed)
     return langevin(score, start, free, noise[1:], step_size, noise_scale)
+
+
+def annealed(estimate, observed, free, seeds, steps):
+    """Ancestral sampling (Ho et al. 2020) of the free modalities down the noise levels, given the observed ones.
+
+    estimate: z (B, M, d), t (B, M) -> noise in z (B, M, d), called `steps` times; observed (B, M, d), of which the free
+    modalities (bool (M,)) are ignored; seeds: B integers. Observed modalities stand at level 0 throughout. The last call
+    denoises: returns (B, M, d) with clean latents where free.
+    """
+    noise = sample_noise((steps, *observed.shape[1:]), seeds).to(observed.device).transpose(0, 1)  # steps, B, M, d
+    levels = torch.linspace(FIRST, LAST, steps, device=observed.device)
+    moving = free[:, None]  # M, 1
+    z = torch.where(moving, noise[0], observed)
+    for i, level in enumerate(levels):
+        t = torch.where(free, level, 0.0).expand(len(z), -1)  # B, M
+        eps = estimate(z, t)
+        alpha, sigma = noising.signal_and_noise(level)
+        clean = (z - sigma * eps) / alpha
+        if i + 1 < steps:
+            alpha_next, sigma_next = noising.signal_and_noise(levels[i + 1])
+            fresh = sigma_next / sigma * (1 - (alpha / alpha_next) ** 2).sqrt()  # the share of noise drawn anew
+            kept = (sigma_next**2 - fresh**2).sqrt()
+            z = torch.where(moving, alpha_next * clean + kept * eps + fresh * noise[i + 1], observed)
+    return torch.where(moving, clean, observed)

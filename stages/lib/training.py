@@ -20,7 +20,7 @@ def train(name, parameters, loss, n, *, batch_size, epochs, learning_rate, gener
     `after_epoch()` may return more numbers for an entry. Raises `UserError` at a NaN or infinite loss, naming the step.
     """
     parameters = list(parameters)
-    optimiser = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99), fused=True)
     a_pass = max(1, n // min(n, batch_size))  # steps
     total = steps or epochs * a_pass
     entry_every = max(1, total // 20) if steps else a_pass

@@ -1,0 +1,69 @@
+"""The noise-conditional energy over all modalities' latents, trained with randomly observed modalities (ours).
+
+    python -m stages.fit_annealed
+
+Base: a denoiser a modality. Energy: what couples them, fitted to its values by contrast and to its gradient by score
+matching, at all noise levels, given any subset (networks.Annealed, docs/experiments.md).
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from stages.lib import artifacts, data, networks, noising, objectives, params, runtime, training
+
+OUT = Path("models/annealed")
+SCORE_WEIGHT = 2.0  # of score matching against contrast
+CLEAN = 0.5  # share of modalities that contrast sees clean; the others at any level
+PRESENT = 0.75  # share of modalities that are shown to contrast
+NOTHING_OBSERVED = 8  # one tuple in so many is generated from nothing
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    p = params.load()
+    fit = p.annealed.fit
+    device = runtime.setup()
+    mean, logvar, modalities = data.load_latents("train", device)
+    standard = data.standardisation(mean, logvar)
+    mean, std = (part.transpose(0, 1).contiguous() for part in data.standardised(mean, logvar, **standard))  # M, N, d
+    test = [part.transpose(0, 1).contiguous()
+            for part in data.standardised(*data.load_latents("test", device)[:2], **standard)]
+    about = dict(modalities=len(modalities), dim=mean.shape[2], hidden=fit.hidden, states=fit.states)
+    with runtime.seeded("fit_annealed", p.seed):
+        model = networks.Annealed(**about).to(device)
+    rng = runtime.generator(device, "fit_annealed", p.seed)
+
+    def objective(mean, std, rng):
+        """Latents of M modalities, (M, B, d): what is observed is a posterior sample, what is generated a mean."""
+        count, size = mean.shape[:2]
+        uniform = lambda *shape: torch.rand(shape, generator=rng, device=device)
+        normal = lambda: torch.randn(mean.shape, generator=rng, device=device)
+        sample = mean + std * normal()
+        observed = uniform(count, size) < uniform(size)  # every number of observed modalities is as frequent
+        observed[:, : size // NOTHING_OBSERVED] = False
+        t = torch.where(observed, 0.0, 0.005 + 0.99 * uniform(size))
+        base, score = objectives.conditional_denoising(model, torch.where(observed[..., None], sample, mean), t, normal())
+        t = torch.where(uniform(count, size) < CLEAN, 0.0, uniform(count, size))
+        alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
+        ratios = model.log_ratios(alpha * sample + sigma * normal(), t)
+        contrast = objectives.contrast(ratios, model.prior, uniform(count, size) < PRESENT)
+        return base + SCORE_WEIGHT * score + contrast, {"base": base, "score": score, "contrast": contrast}
+
+    def held_out():
+        """The same objective on test tuples, always with the same noise."""
+        value, _ = objective(*(part[:, :1000] for part in test), runtime.generator(device, "held out"))
+        return {"held_out": float(value.detach())}
+
+    history = training.train(
+        "fit_annealed", model.parameters(), lambda index, progress: objective(mean[:, index], std[:, index], rng),
+        mean.shape[1], batch_size=fit.batch_size, epochs=None, steps=fit.steps, learning_rate=fit.learning_rate,
+        lr_schedule="cosine", generator=rng, after_epoch=held_out)
+    artifacts.save_module(OUT / "joint.safetensors", model, about)
+    artifacts.save_tensors(OUT / "standardisation.safetensors", standard, {"modalities": modalities})
+    artifacts.save_json(OUT / "history.json", history)
+
+
+if __name__ == "__main__":
+    runtime.run(main)

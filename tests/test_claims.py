@@ -1,0 +1,63 @@
+"""The claims as predicates: a table for which all of ours hold, and one number changed at a time."""
+
+import pytest
+
+from stages.lib import claims
+
+NAMES = ["m1", "m2", "m3", "m4", "m5"]
+METHODS = ["eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae"]
+
+
+def table():
+    """What `report.tabulate` makes; the two energies share the best cells: one is better given few, one given many."""
+    made = {}
+    for method in METHODS:
+        ours = method == "eb_mvae_annealed"
+        coherence = lambda k: 0.5 + 0.1 * k if ours else 0.95 if (method, k) == ("eb_mvae", 4) else 0.4
+        distance = lambda k: 50.0 - k if ours else 40.0 if (method, k) == ("eb_mvae", 4) else 60.0
+        cell = lambda k: {"distance": distance(k), "diversity": 1.0, "distance_to_unimodal_vae": 1.0,
+                          **({"coherence": coherence(k)} if k else {})}
+        made[method] = {name: {f"given{k}": cell(k) for k in range(5)} for name in NAMES}
+        made[method]["unconditional"] = {"all_agree": 0.6 if ours else 0.1, "agreement": dict.fromkeys(NAMES, 0.5)}
+    for method in ("eb_mvae", "eb_mvae_annealed"):
+        made[method]["energy_auroc"] = 0.99
+    made["unimodal_vae"] = {name: {"coherence": 0.9, "distance": 30.0, "diversity": 1.0} for name in NAMES}
+    return made
+
+
+def ours(made):
+    return [c["holds"] for c in claims.check(made, "distance") if c["claim"].startswith("Ours")]
+
+
+def test_ours_hold_by_the_better_of_the_two_energies():
+    assert ours(table()) == [True] * 4
+
+
+@pytest.mark.parametrize("path, value, failing", [
+    (("poe", "m2", "given1", "coherence"), 0.61, 0),  # a baseline is better at one cell
+    (("mvtcae", "m5", "given4", "distance"), 39.9, 0),
+    (("eb_mvae_annealed", "m1", "given3", "coherence"), 0.7, 1),  # no better than given two
+    (("eb_mvae_annealed", "m4", "given2", "distance"), 49.5, 1),
+    (("eb_mvae_annealed", "unconditional", "all_agree"), 0.59, 2),
+    (("eb_mvae_annealed", "energy_auroc"), 0.98, 3),
+])
+def test_one_number_fails_one_of_ours(path, value, failing):
+    made = table()
+    part = made
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    assert ours(made) == [i != failing for i in range(4)]
+
+
+def test_a_tie_with_a_baseline_is_still_the_best():
+    made = table()
+    made["poe"]["m2"]["given1"]["coherence"] = made["eb_mvae_annealed"]["m2"]["given1"]["coherence"]
+    assert ours(made) == [True] * 4
+
+
+def test_markdown_numbers_and_counts_the_claims():
+    judged = [{"claim": "a", "holds": True, "measured": "1"}, {"claim": "b", "holds": False, "measured": "2"}]
+    page = claims.markdown(judged, "where from").splitlines()
+    assert page[2] == "where from" and page[4].startswith("1 of 2 hold.")
+    assert page[-2:] == ["| 1 | a | holds | 1 |", "| 2 | b | **fails** | 2 |"]
