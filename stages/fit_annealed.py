@@ -2,8 +2,8 @@
 
     python -m stages.fit_annealed
 
-Base: a denoiser a modality. Energy: what couples them, fitted to its values by contrast and to its gradient by score
-matching, at all noise levels, given any subset (networks.Annealed, docs/experiments.md).
+Energy: what couples the modalities, fitted to its values by contrast and to its gradient by score matching, at all noise
+levels, given any subset. Base: a denoiser a modality, told what the others say (networks.Annealed, docs/experiments.md).
 """
 
 import argparse
@@ -14,7 +14,8 @@ import torch
 from stages.lib import artifacts, data, networks, noising, objectives, params, runtime, training
 
 OUT = Path("models/annealed")
-SCORE_WEIGHT = 2.0  # of score matching against contrast
+UNTOLD = 0.2  # share of modalities whose denoiser is told nothing of the others
+FAINTEST = 0.005  # noise levels go from here to as near to 1
 CLEAN = 0.5  # share of modalities that contrast sees clean; the others at any level
 PRESENT = 0.75  # share of modalities that are shown to contrast
 NOTHING_OBSERVED = 8  # one tuple in so many is generated from nothing
@@ -43,13 +44,18 @@ def main():
         sample = mean + std * normal()
         observed = uniform(count, size) < uniform(size)  # every number of observed modalities is as frequent
         observed[:, : size // NOTHING_OBSERVED] = False
-        t = torch.where(observed, 0.0, 0.005 + 0.99 * uniform(size))
-        base, score = objectives.conditional_denoising(model, torch.where(observed[..., None], sample, mean), t, normal())
+        t = torch.where(observed, 0.0, FAINTEST + (1 - 2 * FAINTEST) * uniform(size))
+        eps = normal()
+        z = noising.noised(torch.where(observed[..., None], sample, mean), t, eps)
+        score = objectives.pull_matching(model, z, t, eps)
+        with torch.no_grad():
+            said = torch.where(uniform(count, size, 1) < UNTOLD, model.untold(), model.rest(z, t))  # M, B, K
+        # Its own levels: what is observed of this tuple is denoised too, told what the others say.
+        base = objectives.told_denoising(model, mean, FAINTEST + (1 - 2 * FAINTEST) * uniform(count, size), normal(), said)
         t = torch.where(uniform(count, size) < CLEAN, 0.0, uniform(count, size))
-        alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
-        ratios = model.log_ratios(alpha * sample + sigma * normal(), t)
+        ratios = model.log_ratios(noising.noised(sample, t, normal()), t)
         contrast = objectives.contrast(ratios, model.prior, uniform(count, size) < PRESENT)
-        return base + SCORE_WEIGHT * score + contrast, {"base": base, "score": score, "contrast": contrast}
+        return base + score + contrast, {"base": base, "score": score, "contrast": contrast}
 
     def held_out():
         """The same objective on test tuples, always with the same noise."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages.lib import artifacts, claims, data, figures, params, runtime
+from stages.lib import artifacts, claims, data, figures, params, runtime, seeds
 
 OUT = Path("reports")
 RESULTS = Path("results")
@@ -30,28 +30,35 @@ def main():
     references = artifacts.load_json(RESULTS / "references" / "results.json")
     distance = references["distance"]
     rows = [row for method in METHODS for row in results[method]["rows"]]
-    table = tabulate(rows, results, references["rows"], distance)
-    caption = (f"{provenance['dataset']}; profile {p.profile}, seed {p.seed}, {provenance['n_train']} training tuples, "
-               f"{rows[0]['n_samples']} samples a cell, {references['device']}, torch {references['torch']}")
-
+    run = rounded({"seed": p.seed, "fingerprints": seeds.fingerprints(p, provenance["sha256"], METHODS),
+                   "table": tabulate(rows, results, references["rows"], distance)})
+    artifacts.save_json(OUT / "seed.json", run, checksum=False)
+    runs = seeds.gather(run)
+    table, spread = seeds.summary(runs)
+    of = {method: [each["seed"] for each in runs if method in each["table"]] for method in METHODS}
+    several = sorted({seed for found in of.values() for seed in found})
+    caption = (f"{provenance['dataset']}; profile {p.profile}, "
+               + (f"seed {p.seed}" if len(several) == 1 else f"seeds {', '.join(map(str, several))} (mean ± s.d.)")
+               + f", {provenance['n_train']} training tuples, {rows[0]['n_samples']} samples a cell, {references['device']}, "
+               f"torch {references['torch']}")
     if any("warning" in row for row in rows):
         caption += "; fewer samples than features: distances are unreliable"
     histories = training_histories(names)
     draw = {"figure1": lambda: figure1(names), "figure3": lambda: figure3(names),
-            "figure2": lambda: figures.curves(table, METHODS, distance, TARGETS, REFERENCES),
-            "grid": lambda: figures.curves(table, METHODS, distance, names, REFERENCES),
+            "figure2": lambda: figures.curves(table, spread, METHODS, distance, TARGETS, REFERENCES),
+            "grid": lambda: figures.curves(table, spread, METHODS, distance, names, REFERENCES),
             "training": lambda: figures.training_curves(histories)}
     for name, figure in tqdm(draw.items(), "report", unit="figure", disable=not sys.stderr.isatty()):
         figures.save(figure(), OUT / "figures" / name, caption)
 
     artifacts.save_json(OUT / "metrics.json", rounded({
-        "dataset": provenance["dataset"], "profile": p.profile, "seeds": [p.seed], "device": references["device"],
+        "dataset": provenance["dataset"], "profile": p.profile, "seeds": of, "device": references["device"],
         "torch": references["torch"], "samples_per_cell": rows[0]["n_samples"],
-        "judges": artifacts.load_json("models/judge/accuracy.json")["judges"], **table}), checksum=False)
-    verdicts = claims.check(table, distance)
+        "judges": artifacts.load_json("models/judge/accuracy.json")["judges"], **table, "standard_deviation": spread}), checksum=False)
+    verdicts = claims.check(table, distance, [each["table"] for each in runs if set(each["table"]) == set(table)])
     artifacts.write(OUT / "claims.md", claims.markdown(verdicts, caption).encode(), checksum=False)
     save_plots(rows, table, histories, names, distance)
-    print(f"report: {sum(v['holds'] for v in verdicts)} of {len(verdicts)} claims hold; see {OUT}/claims.md", flush=True)
+    print(f"report: {sum(claims.verdict(v) == 'holds' for v in verdicts)} of {len(verdicts)} claims hold; see {OUT}/claims.md", flush=True)
 
 
 def tabulate(rows, results, reference_rows, distance):

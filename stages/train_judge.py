@@ -44,9 +44,9 @@ def main():
 
 def train_judge(name, images, labels, test, classes, p, device):
     """A classifier for one modality and its accuracy on the test images."""
-    with runtime.seeded("train_judge", p.seed, name):
+    with runtime.seeded("train_judge", p.judge.seed, name):
         judge = networks.Classifier(list(images.shape[1:]), classes).to(device)
-    rng = runtime.generator(device, "train_judge", p.seed, name)
+    rng = runtime.generator(device, "train_judge", p.judge.seed, name)
 
     def loss(index, progress):
         x = data.to_float(images[index])  # B, C, H, W
@@ -56,7 +56,7 @@ def train_judge(name, images, labels, test, classes, p, device):
         logits = judge(x)
         return F.cross_entropy(logits, labels[index], label_smoothing=0.05), {}
 
-    with runtime.seeded("dropout", p.seed, name):
+    with runtime.seeded("dropout", p.judge.seed, name):
         training.train(f"judge {name}", judge.parameters(), loss, len(images), batch_size=p.judge.batch_size,
                        epochs=p.judge.epochs, learning_rate=p.judge.learning_rate, lr_schedule="cosine", generator=rng)
     judge.eval()
@@ -73,9 +73,9 @@ def train_features(train, test, classes, p, device):
     """
     names, n = train.modalities, len(train)
     shape = list(train.images[names[0]].shape[1:])
-    with runtime.seeded("train_features", p.seed):
+    with runtime.seeded("train_features", p.judge.seed):
         net = networks.FeatureNet(shape, classes, len(names), p.judge.feature_dim).to(device)
-    rng = runtime.generator(device, "train_features", p.seed)
+    rng = runtime.generator(device, "train_features", p.judge.seed)
     extent = None if train.crops is None else train.crops.amax(0).clamp(min=1)  # M, 2
 
     def heads(split, index, m):

@@ -56,8 +56,33 @@ def test_a_tie_with_a_baseline_is_still_the_best():
     assert ours(made) == [True] * 4
 
 
+def test_each_seed_is_judged_by_itself():
+    bad = table()
+    bad["eb_mvae_annealed"]["energy_auroc"] = 0.5
+    last = claims.check(table(), "distance", [table(), bad, table()])[-1]
+    assert last["holds"] and last["seeds"] == [True, False, True]
+
+
+@pytest.mark.parametrize("holds, seeds, expected", [
+    (True, [], "holds"), (False, [], "**fails**"), (True, [True, True], "holds"), (False, [False, False], "**fails**"),
+    (True, [True, False], "within the spread"), (False, [True, False], "within the spread"),
+    (True, [False, False], "within the spread"),  # of means, but of no seed
+])
+def test_verdicts(holds, seeds, expected):
+    assert claims.verdict({"holds": holds, "seeds": seeds}) == expected
+
+
 def test_markdown_numbers_and_counts_the_claims():
-    judged = [{"claim": "a", "holds": True, "measured": "1"}, {"claim": "b", "holds": False, "measured": "2"}]
+    judged = [{"claim": "a", "holds": True, "measured": "1", "seeds": []},
+              {"claim": "b", "holds": False, "measured": "2", "seeds": []}]
     page = claims.markdown(judged, "where from").splitlines()
-    assert page[2] == "where from" and page[4].startswith("1 of 2 hold.")
+    assert page[2] == "where from" and page[4].startswith("1 of 2 hold.") and "seeds" not in page[4]
     assert page[-2:] == ["| 1 | a | holds | 1 |", "| 2 | b | **fails** | 2 |"]
+
+
+def test_markdown_counts_the_seeds():
+    judged = [{"claim": "a", "holds": True, "measured": "1", "seeds": [True, True]},
+              {"claim": "b", "holds": True, "measured": "2", "seeds": [True, False]}]
+    page = claims.markdown(judged, "where from").splitlines()
+    assert page[4].startswith("1 of 2 hold.") and "means over 2 seeds" in page[4]
+    assert page[-2:] == ["| 1 | a | holds (2 of 2 seeds) | 1 |", "| 2 | b | within the spread (1 of 2 seeds) | 2 |"]

@@ -1,5 +1,7 @@
 """The networks: sizes follow the data, and the energy's gradient is its score."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -287,7 +289,7 @@ def test_annealed_energy_of_ratios_that_know_nothing_is_0():
     for part in (model.ratios.weights[-1], model.ratios.biases[-1]):
         part.data.zero_()
     torch.testing.assert_close(model(z, t), torch.zeros(B, dtype=torch.float64), rtol=0, atol=1e-12)
-    assert torch.equal(model.noise(z, t, guidance=3.0), model.denoise(z, t)[1])
+    assert torch.equal(model.noise(z, t, guidance=3.0), model.denoise(z, t, model.untold())[1])  # nobody says anything
 
 
 def test_annealed_energy_depends_on_every_level():
@@ -326,35 +328,58 @@ def test_pull_can_be_trained_through():
     assert all(weight.grad is None for weight in model.base.parameters())
 
 
+def test_what_the_rest_says_is_the_posterior_of_the_states_without_one():
+    """By plain loops: pi_k times the ratios of all other modalities, normalised."""
+    model, z, t = annealed()
+    r, prior = model.log_ratios(z, t).exp(), model.prior.exp()
+    found = model.rest(z, t)
+    assert found.shape == (M, B, STATES)
+    for m in range(M):
+        for b in range(B):
+            weights = torch.stack([prior[k] * math.prod(r[n, b, k] for n in range(M) if n != m) for k in range(STATES)])
+            torch.testing.assert_close(found[m, b], weights / weights.sum(), rtol=1e-12, atol=1e-12)
+
+
+def test_untold_is_what_the_rest_says_when_it_knows_nothing():
+    model, z, t = annealed()
+    for part in (model.ratios.weights[-1], model.ratios.biases[-1]):
+        part.data.zero_()
+    torch.testing.assert_close(model.rest(z, t), model.untold().expand(M, B, -1), rtol=1e-12, atol=1e-12)
+
+
 def test_denoise_splits_z_into_signal_and_noise():
     """Its two estimates make up z at every level, and the network's output is alpha eps - sigma x."""
     model, z, t = annealed()
-    clean, noise = model.denoise(z, t)
+    states = randn(M, B, STATES, seed=10).softmax(2)
+    clean, noise = model.denoise(z, t, states)
     alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
     torch.testing.assert_close(alpha * clean + sigma * noise, z, rtol=1e-12, atol=1e-12)
-    out = model.base(torch.cat([z, noising.embed(t)], -1))
+    out = model.base(torch.cat([z, noising.embed(t), states], -1))
     torch.testing.assert_close(alpha * noise - sigma * clean, out, rtol=1e-12, atol=1e-12)
     assert torch.equal(clean[t == 0], z[t == 0])  # what is clean is left alone
+    assert (model.denoise(z, t, model.untold())[1] != noise).all()  # it hears what it is told
 
 
-def test_guidance_multiplies_the_energy():
-    """0 is the base alone, 1 adds -sigma times the pull, and what is added is linear in it."""
+def test_guidance_multiplies_the_energys_pull():
+    """0 is the told denoiser alone; what is added is -sigma times the pull, and linear in the guidance."""
     model, z, t = annealed()
     _, sigma = noising.signal_and_noise(t)
-    base, pulled = model.denoise(z, t)[1], sigma[..., None] * model.pull(z, t)
-    assert torch.equal(model.noise(z, t, guidance=0.0), base)
-    assert torch.equal(model.noise(z, t), model.noise(z, t, guidance=1.0))
-    for guidance in (1.0, 2.5):
-        torch.testing.assert_close(model.noise(z, t, guidance), base - guidance * pulled, rtol=1e-12, atol=1e-12)
+    told, pulled = model.denoise(z, t, model.rest(z, t))[1], sigma[..., None] * model.pull(z, t)
+    assert torch.equal(model.noise(z, t), told)
+    for guidance in (0.0, 1.0, 2.5):
+        torch.testing.assert_close(model.noise(z, t, guidance), told - guidance * pulled, rtol=1e-12, atol=1e-12)
     assert not model.noise(z, t).requires_grad
 
 
-def test_exact_base_and_ratios_give_the_score_of_the_joint_density():
-    """A mixture of STATES Gaussians over all modalities: noise estimate = -sigma grad log p_t(z_1, ..., z_M)."""
+def test_exact_parts_give_the_score_of_the_joint_density():
+    """A mixture of STATES Gaussians over all modalities: noise estimate = -sigma grad log p_t(z_1, ..., z_M).
+
+    Both ways: the denoiser told what the others say, and the untold one with the energy's pull.
+    """
     model, z, t = annealed()
     t = t.clamp_min(0.05)
     alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
-    means, prior = 2 * randn(M, STATES, D, seed=9), model.prior.log_softmax(0).detach()
+    means, log_prior = 2 * randn(M, STATES, D, seed=9), model.prior.log_softmax(0).detach()
     variance = 0.3 * alpha.square() + sigma.square()  # M, B, 1
 
     def by_state(z):
@@ -364,15 +389,23 @@ def test_exact_base_and_ratios_give_the_score_of_the_joint_density():
 
     def alone(z):
         """log p_t(z_m), (M, B)."""
-        return (by_state(z) + prior).logsumexp(2)
+        return (by_state(z) + log_prior).logsumexp(2)
 
     def together(z):
-        return (by_state(z).sum(0) + prior).logsumexp(1)
+        return (by_state(z).sum(0) + log_prior).logsumexp(1)
+
+    def denoise(z, t, states):
+        """The score of a mixture of the states with the probabilities that it is told."""
+        point = z.detach().requires_grad_()
+        with torch.enable_grad():
+            eps = -sigma * torch.autograd.grad((by_state(point) + states.log()).logsumexp(2).sum(), point)[0]
+        return (z - sigma * eps) / alpha, eps
 
     point = z.clone().requires_grad_()
-    eps = -sigma * torch.autograd.grad(alone(point).sum(), point)[0]
-    model.denoise = lambda z, t: ((z - sigma * eps) / alpha, eps)
+    expected = -sigma * torch.autograd.grad(together(point).sum(), point)[0]
+    model.denoise = denoise
     model.log_ratios = lambda z, t: by_state(z) - alone(z)[..., None]
     torch.testing.assert_close(model(z, t), alone(z).sum(0) - together(z), rtol=1e-10, atol=1e-10)
-    expected = -sigma * torch.autograd.grad(together(point).sum(), point)[0]
     torch.testing.assert_close(model.noise(z, t), expected, rtol=1e-10, atol=1e-10)
+    pulled = denoise(z, t, model.untold())[1] - sigma * model.pull(z, t)
+    torch.testing.assert_close(pulled, expected, rtol=1e-10, atol=1e-10)

@@ -37,6 +37,20 @@ def test_noise_grows_with_the_level():
     assert (alpha.diff() < 0).all() and (sigma.diff() > 0).all()
 
 
+def test_noised_mixes_each_with_its_own_level():
+    """What stands at level 0 comes back bit for bit; the rest by a loop."""
+    rng = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(3, 4, 2, generator=rng, dtype=torch.float64) for _ in range(2))
+    t = torch.rand(3, 4, generator=rng, dtype=torch.float64)
+    t[1, 2] = 0
+    found = noising.noised(clean, t, noise)
+    assert torch.equal(found[1, 2], clean[1, 2])
+    for m in range(3):
+        for b in range(4):
+            angle = math.pi * float(t[m, b]) / 2
+            close(found[m, b], math.cos(angle) * clean[m, b] + math.sin(angle) * noise[m, b])
+
+
 def test_embedding_is_waves_of_the_log_of_the_noise_to_signal_ratio():
     """Against a loop over levels and frequencies: sigma / alpha is the tangent of pi t / 2."""
     half = noising.EMBEDDING // 2

@@ -403,82 +403,103 @@ def annealed():
     return model, randn(M, B, D, seed=2), t, randn(M, B, D, seed=3)
 
 
-def stub(estimate, alone, pull):
-    """A model that answers the same whatever it is asked."""
-    return SimpleNamespace(denoise=lambda z, t: (estimate, alone), pull=lambda z, t, create_graph: pull)
+def told(model):
+    """Levels all above 0, and what each denoiser is told, (M, B, K)."""
+    _, clean, t, noise = annealed()
+    return clean, t.clamp_min(0.1), noise, model.rest(clean, t)
 
 
-def test_conditional_denoising():
-    """By plain loops: z at every level, errors of free modalities only, a mean for the base, a sum a tuple for the energy."""
-    model, clean, t, noise = annealed()
-    base, score = objectives.conditional_denoising(model, clean, t, noise)
+def test_told_denoising():
+    """By plain loops: the mean squared error of what the network predicts, alpha eps - sigma x."""
+    model, *_ = annealed()
+    clean, t, noise, states = told(model)
     alpha, sigma = torch.cos(torch.pi / 2 * t), torch.sin(torch.pi / 2 * t)
     z = alpha[..., None] * clean + sigma[..., None] * noise
-    v = model.base(torch.cat([z, noising.embed(t)], 2))
-    pull = model.pull(z, t)
-    squares, coordinates, total = 0, 0, 0
+    v = model.base(torch.cat([z, noising.embed(t), states], 2))
+    squares = sum((v[m, b] - (alpha[m, b] * noise[m, b] - sigma[m, b] * clean[m, b])).square().sum()
+                  for m, b in itertools.product(range(M), range(B)))
+    close(objectives.told_denoising(model, clean, t, noise, states), squares / (M * B * D))
+
+
+def test_told_denoising_of_a_perfect_denoiser_is_zero_and_of_another_its_error():
+    """An error of q in the clean estimate, and of none in the noise, is one of sigma q in what is predicted."""
+    clean, t, noise, states = told(annealed()[0])
+    _, sigma = noising.signal_and_noise(t)
+    q = randn(M, B, D, seed=4)
+    of = lambda error: objectives.told_denoising(
+        SimpleNamespace(denoise=lambda z, t, states: (clean + error, noise)), clean, t, noise, states)
+    assert of(0) == 0
+    close(of(q), (sigma[..., None] * q).square().mean())
+
+
+def test_told_denoising_trains_the_denoisers_only_and_tells_them():
+    model, *_ = annealed()
+    clean, t, noise, states = told(model)
+    assert reached(model, objectives.told_denoising(model, clean, t, noise, states.detach())) == names(model, "base")
+    asked = []
+    hears = SimpleNamespace(denoise=lambda z, t, states: asked.append((z, t, states)) or (z, z))
+    objectives.told_denoising(hears, clean, t, noise, states)
+    (z, level, heard), = asked
+    close(z, noising.noised(clean, t, noise))
+    assert level is t and heard is states
+
+
+def reached(model, value):
+    """Names of the parameters that `value` depends on."""
+    found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True, retain_graph=True)
+    return {name for (name, _), g in zip(model.named_parameters(), found) if g is not None and g.any()}
+
+
+def names(model, part):
+    return {name for name, _ in model.named_parameters() if name.startswith(part)}
+
+
+def stub(alone, pull):
+    """A model that answers the same whatever it is asked."""
+    return SimpleNamespace(denoise=lambda z, t, states: (None, alone), pull=lambda z, t, create_graph: pull, untold=lambda: None)
+
+
+def test_pull_matching():
+    """By plain loops: errors of free modalities only, a sum a tuple; the denoiser is told nothing but the prior."""
+    model, clean, t, noise = annealed()
+    z = noising.noised(clean, t, noise)
+    alone = model.denoise(z, t, model.untold())[1]
+    pull, sigma, total, free = model.pull(z, t), torch.sin(torch.pi / 2 * t), 0, 0
     for m, b in itertools.product(range(M), range(B)):
-        if t[m, b] == 0:
-            continue
-        squares += (v[m, b] - (alpha[m, b] * noise[m, b] - sigma[m, b] * clean[m, b])).square().sum()
-        coordinates += D
-        eps = sigma[m, b] * z[m, b] + alpha[m, b] * v[m, b] - sigma[m, b] * pull[m, b]
-        total += 0.5 * (eps - noise[m, b]).square().sum()
-    assert coordinates == (M * B - 4) * D
-    close(base, squares / coordinates)
-    close(score, total / B)
+        if t[m, b] > 0:
+            free += 1
+            total += 0.5 * (alone[m, b] - sigma[m, b] * pull[m, b] - noise[m, b]).square().sum()
+    assert free == M * B - 4
+    close(objectives.pull_matching(model, z, t, noise), total / B)
 
 
-def test_conditional_denoising_of_a_perfect_estimator_is_zero():
-    _, clean, t, noise = annealed()
-    found = objectives.conditional_denoising(stub(clean, noise, torch.zeros_like(clean)), clean, t, noise)
-    assert found == (0, 0)
-
-
-def test_the_energy_is_to_mend_what_the_base_alone_gets_wrong():
-    """A base off by sigma q, with a pull of q: no error in the score, that of the base is (sigma alpha q)^2."""
+def test_the_pull_is_to_mend_what_the_untold_denoiser_gets_wrong():
+    """One off by sigma q, with a pull of q: no error."""
     _, clean, t, noise = annealed()
     t, q = t.clamp_min(0.1), randn(M, B, D, seed=4)  # nothing observed
-    alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
-    base, score = objectives.conditional_denoising(stub(clean, noise + sigma * q, q), clean, t, noise)
-    close(base, (sigma * alpha * q).square().mean())
-    close(score, torch.zeros_like(score))
+    sigma = noising.signal_and_noise(t)[1][..., None]
+    close(objectives.pull_matching(stub(noise + sigma * q, q), clean, t, noise), torch.zeros((), dtype=torch.float64))
+    assert objectives.pull_matching(stub(noise + sigma * q, 0 * q), clean, t, noise) > 0.01
 
 
-def test_conditional_denoising_does_not_judge_what_is_observed():
+def test_pull_matching_does_not_judge_what_is_observed():
     _, clean, t, noise = annealed()
-    answers = [randn(M, B, D, seed=seed) for seed in (4, 5, 6)]
+    answers = [randn(M, B, D, seed=seed) for seed in (5, 6)]
     spoilt = [torch.where(t[..., None] == 0, 1e3, part) for part in answers]
-    run = lambda parts: objectives.conditional_denoising(stub(*parts), clean, t, noise)
+    run = lambda parts: objectives.pull_matching(stub(*parts), clean, t, noise)
     assert run(spoilt) == run(answers)
     assert run([part + 1e-3 for part in answers]) != run(answers)
 
 
-def test_conditional_denoising_shows_the_models_clean_what_is_observed():
-    _, clean, t, noise = annealed()
-    asked = []
-    model = SimpleNamespace(denoise=lambda z, t: asked.append(z) or (z, z),
-                            pull=lambda z, t, create_graph: asked.append(z) or 0 * z)
-    objectives.conditional_denoising(model, clean, t, noise)
-    for z in asked:
-        assert torch.equal(z[t == 0], clean[t == 0])
-        assert (z[t > 0] != clean[t > 0]).all()
-    assert len(asked) == 2
-
-
-def test_conditional_denoising_given_everything_is_zero():
+def test_pull_matching_given_everything_is_zero():
     model, clean, t, noise = annealed()
-    assert objectives.conditional_denoising(model, clean, torch.zeros_like(t), noise) == (0, 0)
+    assert objectives.pull_matching(model, clean, torch.zeros_like(t), noise) == 0
 
 
-def test_conditional_denoising_trains_base_and_energy_apart():
+def test_pull_matching_trains_the_energy_only():
     model, clean, t, noise = annealed()
-    base, score = objectives.conditional_denoising(model, clean, t, noise)
-    reached = lambda value: {name for (name, weight), g in zip(model.named_parameters(), torch.autograd.grad(
-        value, list(model.parameters()), allow_unused=True, retain_graph=True)) if g is not None and g.any()}
-    of = lambda part: {name for name, _ in model.named_parameters() if name.startswith(part)}
-    assert reached(base) == of("base")
-    assert reached(score) == of("ratios") | {"prior"}
+    score = objectives.pull_matching(model, noising.noised(clean, t, noise), t, noise)
+    assert reached(model, score) == names(model, "ratios") | {"prior"}
 
 
 def ratios_and_present():

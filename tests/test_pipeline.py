@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,9 @@ def imported(file):
 def test_code_dependencies_cover_every_import():
     for name, stage in stages().items():
         script = stage["cmd"].split()[2].replace(".", "/") + ".py"
+        if name == "report":
+            assert "stages" in stage["deps"]  # the whole folder: it tells by the code which other seeds go with this run
+            continue
         declared = {dep for dep in stage["deps"] if dep.startswith("stages/")}
         assert declared == imported(script), name
 
@@ -169,9 +173,11 @@ def test_the_readme_quotes_the_committed_run():
     assert [target for target, _ in rows] == ["m3", "m5"]
     for target, cells in rows:
         cells = [cell.split(" / ") for cell in cells.split(" | ")]
-        measured = [metrics[method][target]["given4"] for method in METHODS]
-        assert [c for c, _ in cells] == [f"{m['coherence']:.2f}".removeprefix("0") for m in measured]
-        assert [d for _, d in cells] == [f"{m['frechet_polymnist']:.0f}" for m in measured]
+        quote = lambda table, method: (f"{table[method][target]['given4']['coherence']:.2f}".removeprefix("0"),
+                                       f"{table[method][target]['given4']['frechet_polymnist']:.0f}")
+        for method, cell in zip(METHODS, cells, strict=True):
+            means, deviations = quote(metrics, method), quote(metrics["standard_deviation"], method)
+            assert cell == [f"{mean} ± {deviation}" for mean, deviation in zip(means, deviations)], method
 
 
 def test_profiles_set_the_same_known_keys():
@@ -234,7 +240,8 @@ def test_metrics_and_claims(finished):
                 assert metrics[method][target][f"given{k}"]["coherence"] == pytest.approx(sum(cells) / len(cells), abs=1e-4)
         assert 0 <= metrics[method]["unconditional"]["all_agree"] <= 1
         assert ("energy_auroc" in metrics[method]) == (method in ("eb_mvae", "eb_mvae_annealed"))
-    assert metrics["profile"] == "smoke" and metrics["seeds"] == [0]
+    assert metrics["profile"] == "smoke" and metrics["seeds"] == dict.fromkeys(METHODS, [0])
+    assert metrics["standard_deviation"] == {}
     claims = (finished / "reports/claims.md").read_text()
     assert len(re.findall(r"^\| \d+ \|.*\| (holds|\*\*fails\*\*) \|", claims, re.M)) == 13  # the paper's nine and four of ours
     assert metrics["dataset"] in claims
@@ -304,9 +311,9 @@ def refused(folder, module, *args, **env):
 @pytest.mark.parametrize("key, stale", [
     ("ebm.step_size", ["evaluate@eb_mvae"]), ("annealed.guidance", ["evaluate@eb_mvae_annealed"])])
 def test_a_samplers_parameter_makes_one_evaluation_stale(finished, params_file, key, stale):
-    """By DVC's own word; the report follows once its results have changed."""
+    """By DVC's own word; and the report, which tells by the parameters which other seeds go with this run."""
     params_file(key, 0.125)
-    assert list(json.loads(shell(finished, "dvc", "status", "--json").stdout)) == stale
+    assert list(json.loads(shell(finished, "dvc", "status", "--json").stdout)) == [*stale, "report"]
 
 
 @pytest.mark.parametrize("key, value, says", [
@@ -370,6 +377,33 @@ def test_make_smoke_keeps_its_report(finished):
     shell(finished, "git", "checkout", "-q", ".")
 
 
+def test_make_seeds_merges_another_seed_and_leaves_the_committed_run_in_place(finished):
+    if not (Path(sys.prefix) / "installed").exists():
+        pytest.skip("make would install a second environment here: this Python is not the .venv that make made")
+    before = json.loads((finished / "reports/metrics.json").read_text())
+    done = shell(finished, "make", "seeds", "SEEDS=1")
+    ran = re.findall(r"Running stage '(.*)'", done.stdout)
+    assert {"polymnist", "train_judge"}.isdisjoint(ran)  # what is measured and by what stays the same
+    assert {f"evaluate@{method}" for method in METHODS} < set(ran)
+    assert ran[-1] == "report" and ran.count("train_vae@m1") == 1  # going back to seed 0 trains nothing
+    other = json.loads((finished / "reports/seeds/1.json").read_text())
+    after = json.loads((finished / "reports/metrics.json").read_text())
+    assert after["seeds"] == dict.fromkeys(METHODS, [0, 1])
+    for method in (*METHODS, "unimodal_vae", "real"):
+        both = [table[method]["m3"].get("given4", table[method]["m3"])["frechet_polymnist"] for table in (before, other["table"])]
+        assert both[0] != both[1] or method == "real"
+        cell, deviation = ((part[method]["m3"].get("given4", part[method]["m3"]))["frechet_polymnist"]
+                           for part in (after, after["standard_deviation"]))
+        assert cell == pytest.approx(sum(both) / 2, rel=1e-4)
+        assert deviation == pytest.approx(abs(both[0] - both[1]) / 2**0.5, rel=1e-3, abs=1e-6)
+    page = (finished / "reports/claims.md").read_text()
+    assert "seeds 0, 1 (mean ± s.d.)" in page and len(re.findall(r" \([0-2] of 2 seeds\) \|", page)) == 13
+    assert "up to date" in shell(finished, "dvc", "status").stdout
+    shell(finished, "git", "checkout", "-q", ".")
+    shell(finished, "git", "clean", "-fdq", "reports")
+    assert "up to date" in shell(finished, "dvc", "status").stdout
+
+
 def test_an_old_python_gets_one_clear_line(tmp_path):
     old = tmp_path / "python3.9"
     old.write_text('#!/bin/sh\ncase "$1" in --version) echo "Python 3.9.18";; *) exit 1;; esac\n')
@@ -395,7 +429,7 @@ def test_the_readme_has_commands():
 @pytest.mark.parametrize("command", commands())
 def test_every_command_of_the_readme(finished, command):
     """Cheap commands are run; those that train for long are resolved by make or DVC, which would refuse a wrong one."""
-    words = command.split()
+    words = shlex.split(command)
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
     if words[0] == "make":

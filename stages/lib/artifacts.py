@@ -65,10 +65,14 @@ def save_json(path, value, checksum=True):
     write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode(), checksum)
 
 
-def load_json(path):
+def load_json(path, checksum=True):
     """The value saved by `save_json`; raises `UserError` where it is missing or damaged."""
-    verify(path)
-    return json.loads(Path(path).read_text())
+    if checksum:
+        verify(path)
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{relative(path)}: not JSON ({error}); `git checkout` or `dvc repro` brings it back") from None
 
 
 def save_array(path, array):

@@ -6,11 +6,25 @@ TARGETS = ("m3", "m5")  # those the paper reports
 FLAT = 0.05  # a coherence that changes less, or a distance that changes relatively less, is flat
 
 
-def check(table, distance):
-    """Judge every claim. `table[method][target]["given1"]` holds "coherence" and `distance`, and so on (metrics.json).
+def check(table, distance, runs=()):
+    """Judge every claim on the means over seeds, and on each seed by itself.
 
-    Returns a list of {"claim", "holds", "measured"}: text, bool, the numbers as text.
+    `table[method][target]["given1"]` holds "coherence" and `distance`, and so on (metrics.json); `runs` are such tables, one
+    a seed. Returns a list of {"claim", "holds", "measured", "seeds"}: text, bool, the numbers as text, and for each seed
+    whether the claim holds in it alone.
     """
+    alone = [[c["holds"] for c in judge(run, distance)] for run in runs]
+    return [{**claim, "seeds": list(of)} for claim, *of in zip(judge(table, distance), *alone)]
+
+
+def verdict(claim):
+    """`holds` on the mean and in every seed, `fails` on the mean and in every seed, or `within the spread` of the seeds."""
+    found = {claim["holds"], *claim["seeds"]}
+    return "within the spread" if len(found) == 2 else "holds" if claim["holds"] else "**fails**"
+
+
+def judge(table, distance):
+    """Judge every claim on one table, as `check`; without "seeds"."""
     steps = [key for key in table["eb_mvae"]["m3"] if key.startswith("given") and key != "given0"]
     first, last = steps[0], steps[-1]
     given = lambda method, target, metric: [table[method][target][step][metric] for step in steps]
@@ -89,10 +103,14 @@ def _short(values):
 
 def markdown(claims, provenance):
     """claims.md: the verdicts as a table, under the line that says where the numbers come from."""
+    n = len(claims[0]["seeds"])
     lines = ["# The paper's claims and ours, measured", "", provenance, "",
-             f"{sum(c['holds'] for c in claims)} of {len(claims)} hold. Every verdict is computed by "
-             "`stages/lib/claims.py` from `metrics.json`.", "",
+             f"{sum(verdict(c) == 'holds' for c in claims)} of {len(claims)} hold. Every verdict is computed by "
+             "`stages/lib/claims.py` from the numbers in `metrics.json`."
+             + (f" The numbers are means over {n} seeds; a claim that holds in some of them only is within the spread."
+                if n > 1 else ""), "",
              "| | Claim | Verdict | Measured |", "| --- | --- | --- | --- |"]
     for i, c in enumerate(claims, 1):
-        lines.append(f"| {i} | {c['claim']} | {'holds' if c['holds'] else '**fails**'} | {c['measured']} |")
+        seeds = f" ({sum(c['seeds'])} of {n} seeds)" if n > 1 else ""
+        lines.append(f"| {i} | {c['claim']} | {verdict(c)}{seeds} | {c['measured']} |")
     return "\n".join(lines) + "\n"

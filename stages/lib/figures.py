@@ -56,15 +56,22 @@ def panels(pictures, titles, columns=None):
     return figure
 
 
-def curves(table, methods, distance, targets, references):
-    """Coherence (left) and Frechet distance (right) against the number observed, a row a target: Figure 2 and the grid."""
+def curves(table, spread, methods, distance, targets, references):
+    """Coherence (left) and Frechet distance (right) against the number observed, a row a target: Figure 2 and the grid.
+
+    `spread` holds the standard deviations over seeds in the shape of `table`, drawn as bands where there are any.
+    """
     figure, axes = plt.subplots(len(targets), 2, figsize=(8.8, 2.75 * len(targets) + 0.7), squeeze=False)
     for row, target in zip(axes, targets):
         for axis, metric in zip(row, ("coherence", distance)):
             for method in methods:
                 steps = {key: cell for key, cell in table[method][target].items() if key[:5] == "given" and key != "given0"}
-                axis.plot([int(key[5:]) for key in steps], [cell[metric] for cell in steps.values()], "o-", ms=4,
-                          lw=2.2 if method.startswith("eb_mvae") else 1.4, color=COLOUR[method], label=LABEL[method])
+                counts, values = [int(key[5:]) for key in steps], np.array([cell[metric] for cell in steps.values()])
+                axis.plot(counts, values, "o-", ms=4, lw=2.2 if method.startswith("eb_mvae") else 1.4, color=COLOUR[method],
+                          label=LABEL[method])
+                if method in spread:
+                    band = np.array([spread[method][target][key][metric] for key in steps])
+                    axis.fill_between(counts, values - band, values + band, color=COLOUR[method], alpha=0.2, lw=0)
             for reference in references:
                 axis.axhline(table[reference][target][metric], ls="--", lw=1, color=COLOUR[reference], label=LABEL[reference])
             axis.set_title(f"{target} given others", fontsize=9)

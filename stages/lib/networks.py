@@ -196,30 +196,41 @@ class SideBySide(nn.Module):
 class Annealed(nn.Module):
     """A noise-conditional energy over all modalities' latents: p_t(z) = prod_m p_t(z_m) exp(-E(z, t)).
 
-    `base` knows each modality alone, as a denoiser, which gives the score of p_t(z_m). The energy couples them:
-    E(z, t) = -log sum_k pi_k prod_m r_mk(z_m, t_m), over shared states k, r_mk being how much likelier state k makes z_m.
-    A modality that is left out of E is marginalised. z is (M, B, d), t (M, B); see noising for the levels t.
+    The energy couples the modalities: E(z, t) = -log sum_k pi_k prod_m r_mk(z_m, t_m), over shared states k, r_mk being how
+    much likelier state k makes z_m. A modality that is left out of E is marginalised. `base` is a denoiser a modality, told
+    how likely each state is: by the prior it gives the score of p_t(z_m), by what the other modalities say that of
+    p_t(z_m | the others). z is (M, B, d), t (M, B); see noising for the levels t.
     """
 
     def __init__(self, modalities, dim, hidden, states):
         super().__init__()
         inputs = dim + noising.EMBEDDING
-        self.base = SideBySide(modalities, [inputs, hidden, hidden, hidden, dim])
+        self.base = SideBySide(modalities, [inputs + states, hidden, hidden, hidden, dim])
         self.ratios = SideBySide(modalities, [inputs, hidden, hidden, states])
         self.prior = nn.Parameter(torch.zeros(states))  # logits of pi
 
-    def denoise(self, z, t):
+    def denoise(self, z, t, states):
         """Estimates of the clean latents and of the noise by `base`, (M, B, d) each, from z = alpha x + sigma eps.
 
-        The network predicts alpha eps - sigma x (Salimans and Ho 2022), which is of unit scale at every level.
+        `states` (M, B, K), or (K,) for all, are the probabilities of the shared states that it is told. The network
+        predicts alpha eps - sigma x (Salimans and Ho 2022), which is of unit scale at every level.
         """
         alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
-        v = self.base(torch.cat([z, noising.embed(t)], -1))
+        v = self.base(torch.cat([z, noising.embed(t), states.expand(*t.shape, -1)], -1))
         return alpha * z - sigma * v, sigma * z + alpha * v
 
     def log_ratios(self, z, t):
         """log r_mk(z_m, t_m) of every modality and state, (M, B, K)."""
         return self.ratios(torch.cat([z, noising.embed(t)], -1))
+
+    def untold(self):
+        """The prior probabilities of the shared states, (K,): all there is to tell where nothing is known."""
+        return self.prior.softmax(0)
+
+    def rest(self, z, t):
+        """Probabilities of the shared states given all modalities but each one, (M, B, K)."""
+        log_r = self.log_ratios(z, t)
+        return (self.prior + log_r.sum(0) - log_r).softmax(-1)
 
     def forward(self, z, t):
         """E(z, t), (B,)."""
@@ -231,9 +242,12 @@ class Annealed(nn.Module):
             z = z if z.requires_grad else z.detach().requires_grad_()
             return -torch.autograd.grad(self(z, t).sum(), z, create_graph=create_graph)[0]
 
-    def noise(self, z, t, guidance=1.0):
-        """Estimate of the noise in z under p_t, (M, B, d): -sigma times the score; `guidance` multiplies E."""
+    def noise(self, z, t, guidance=0.0):
+        """Estimate of the noise in z under p_t, (M, B, d), each modality given the others: -sigma times the score.
+
+        It is the denoiser's, told what the others say; `guidance` times the energy's pull comes on top.
+        """
         _, sigma = noising.signal_and_noise(t)
         with torch.no_grad():
-            _, alone = self.denoise(z, t)
-        return alone - guidance * sigma[..., None] * self.pull(z, t)
+            _, told = self.denoise(z, t, self.rest(z, t))
+        return told - guidance * sigma[..., None] * self.pull(z, t)

@@ -15,6 +15,12 @@ def signal_and_noise(t):
     return torch.cos(t * math.pi / 2), torch.sin(t * math.pi / 2)
 
 
+def noised(clean, t, noise):
+    """Latents (..., d) at levels t (...): alpha x + sigma eps."""
+    alpha, sigma = (part[..., None] for part in signal_and_noise(t))
+    return alpha * clean + sigma * noise
+
+
 def embed(t):
     """Levels t (...) -> (..., EMBEDDING): waves of log(sigma / alpha), which is what a network must tell apart."""
     alpha, sigma = signal_and_noise(t.clamp(0.002, 0.998))

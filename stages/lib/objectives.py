@@ -138,20 +138,27 @@ def score_matching_denoising(score, z, mean, std):
 # ---- the noise-conditional energy (networks.Annealed)
 
 
-def conditional_denoising(model, clean, t, noise):
-    """Denoising score matching of p_t(free | observed) at levels t (M, B), 0 where a modality is observed.
+def told_denoising(model, clean, t, noise, states):
+    """Denoising score matching of each modality's denoiser, told `states` (M, B, K): mean squared error of what it predicts.
 
-    clean, noise (M, B, d). Returns two scalars: the base's error per free coordinate, in v; and the energy's, the squared
-    error of the whole noise estimate summed over free coordinates, per tuple (the base's estimate enters as a constant).
+    clean, noise (M, B, d), t (M, B).
     """
     alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
-    z = alpha * clean + sigma * noise
-    free = (t > 0)[..., None].to(z)  # M, B, 1
-    estimate, alone = model.denoise(z, t)
-    v_error = alpha * (alone - noise) - sigma * (estimate - clean)  # M, B, d
-    base = (v_error.square() * free).sum() / (free.sum() * z.shape[2]).clamp_min(1)
-    error = alone.detach() - sigma * model.pull(z, t, create_graph=True) - noise
-    return base, 0.5 * (error.square() * free).sum() / z.shape[1]
+    estimate, guess = model.denoise(noising.noised(clean, t, noise), t, states)
+    return (alpha * (guess - noise) - sigma * (estimate - clean)).square().mean()
+
+
+def pull_matching(model, z, t, noise):
+    """Denoising score matching of the energy's gradient at levels t (M, B), 0 where a modality is observed.
+
+    z, noise (M, B, d). The squared error of the noise estimate, the untold denoiser's (a constant here) less sigma times the
+    pull, summed over free coordinates, per tuple.
+    """
+    _, sigma = noising.signal_and_noise(t)
+    with torch.no_grad():
+        _, alone = model.denoise(z, t, model.untold())
+    error = alone - sigma[..., None] * model.pull(z, t, create_graph=True) - noise
+    return 0.5 * (error.square() * (t > 0)[..., None]).sum() / z.shape[1]
 
 
 def contrast(log_ratios, prior, present):

@@ -46,6 +46,7 @@ class Judge(Section):
     least_accuracy: Annotated[Float, Field(ge=0, le=1)]
     feature_epochs: Count
     feature_dim: Count
+    seed: Annotated[int, Field(ge=0)]
 
 
 class VAE(Section):
