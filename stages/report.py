@@ -37,19 +37,18 @@ def main():
     table, spread = seeds.summary(runs)
     of = {method: [each["seed"] for each in runs if method in each["table"]] for method in METHODS}
     several = sorted({seed for found in of.values() for seed in found})
-    caption = (f"{provenance['dataset']}; profile {p.profile}, "
-               + (f"seed {p.seed}" if len(several) == 1 else f"seeds {', '.join(map(str, several))} (mean ± s.d.)")
-               + f", {provenance['n_train']} training tuples, {rows[0]['n_samples']} samples a cell, {references['device']}, "
-               f"torch {references['torch']}")
-    if any("warning" in row for row in rows):
-        caption += "; fewer samples than features: distances are unreliable"
+    unsure = "; fewer samples than features: distances are unreliable" if any("warning" in row for row in rows) else ""
+    about = lambda which: (f"{provenance['dataset']}; profile {p.profile}, {which}, {provenance['n_train']} training tuples, "
+                           f"{rows[0]['n_samples']} samples a cell, {references['device']}, torch {references['torch']}{unsure}")
+    shown = about(f"seed {p.seed}")  # pictures and training curves are this run's alone
+    caption = shown if len(several) == 1 else about(f"seeds {', '.join(map(str, several))} (mean ± s.d.)")
     histories = training_histories(names)
     draw = {"figure1": lambda: figure1(names), "figure3": lambda: figure3(names),
             "figure2": lambda: figures.curves(table, spread, METHODS, distance, TARGETS, REFERENCES),
             "grid": lambda: figures.curves(table, spread, METHODS, distance, names, REFERENCES),
             "training": lambda: figures.training_curves(histories)}
     for name, figure in tqdm(draw.items(), "report", unit="figure", disable=not sys.stderr.isatty()):
-        figures.save(figure(), OUT / "figures" / name, caption)
+        figures.save(figure(), OUT / "figures" / name, caption if name in ("figure2", "grid") else shown)
 
     artifacts.save_json(OUT / "metrics.json", rounded({
         "dataset": provenance["dataset"], "profile": p.profile, "seeds": of, "device": references["device"],
