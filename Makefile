@@ -35,7 +35,7 @@ smoke medium paper paper-rehearsal: $(READY)
 	@echo "Kept in reports/$@/. Back to the committed run: git checkout params.yaml dvc.lock reports && dvc checkout"
 
 smoke:           ## the whole pipeline, tiny: about 2 minutes
-medium:          ## 60,000 tuples, 6 epochs, 2,000 samples a cell: up to 90 minutes on two cores
+medium:          ## 60,000 tuples, 4 epochs, 2,000 samples a cell: 45 minutes to two hours on two cores
 paper-rehearsal: ## the paper profile at 1 % of its data and steps, with all its epochs
 paper:           ## 60,000 tuples, 300 epochs, 10,000 samples a cell, Inception FID: for a GPU
 
