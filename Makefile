@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/installed
 
-.PHONY: help repro test seeds smoke medium paper paper-rehearsal mnist lock clean
+.PHONY: help repro test bench seeds smoke medium paper paper-rehearsal mnist lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -20,6 +20,14 @@ repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/)
 
 test: $(READY)    ## all tests, the pipeline's too
 	python -m pytest
+
+.venv-bench/installed: requirements.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r benchmarks/requirements.txt
+	@touch $@
+
+bench: .venv-bench/installed  ## our trainers against other programs: about 10 minutes, nothing beside it
+	.venv-bench/bin/python -m benchmarks.peers
 
 SEEDS ?= 1 2
 seeds: $(READY)   ## further seeds beside 0: means, deviations, bands in Figure 2; about 20 minutes a seed
