@@ -29,6 +29,7 @@ def main():
     parser.add_argument("method", choices=METHODS)
     method = parser.parse_args().method
     p = params.load()
+    runtime.begin("evaluate", method)
     device = runtime.setup()
     test = data.load_split("test", device)
     names = test.modalities
@@ -112,9 +113,13 @@ def energy_based(method, p, test, index, device):
         return z.unflatten(1, mean.shape[1:])
 
     def annealed(observed, free, seeds):
-        # The less is observed, the more the free modalities hang on each other's noisy states, and the weaker their pull.
-        guidance = p.annealed.guidance + p.annealed.guidance_per_free * (int(free.sum()) - 1)
-        estimate = lambda z, t: swap(model.noise(swap(z), t.T, guidance))
+        of_free = model.noise_given(swap(observed), free, p.annealed.guidance)
+
+        def estimate(z, t):
+            eps = torch.zeros_like(z)  # n, M, d
+            eps[:, free] = swap(of_free(swap(z[:, free]), t.T[free]))
+            return eps
+
         return sampling.annealed(estimate, observed, free, seeds, p.annealed.steps)
 
     def latents(subset, seeds):

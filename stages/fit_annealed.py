@@ -24,6 +24,7 @@ NOTHING_OBSERVED = 8  # one tuple in so many is generated from nothing
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
+    runtime.begin("fit_annealed")
     fit = p.annealed.fit
     device = runtime.setup()
     mean, logvar, modalities = data.load_latents("train", device)
@@ -63,7 +64,7 @@ def main():
         return {"held_out": float(value.detach())}
 
     history = training.train(
-        "fit_annealed", model.parameters(), lambda index, progress: objective(mean[:, index], std[:, index], rng),
+        "fit_annealed", model, lambda index, progress: objective(mean[:, index], std[:, index], rng),
         mean.shape[1], batch_size=fit.batch_size, epochs=None, steps=fit.steps, learning_rate=fit.learning_rate,
         lr_schedule="cosine", generator=rng, after_epoch=held_out)
     artifacts.save_module(OUT / "joint.safetensors", model, about)

@@ -32,6 +32,7 @@ MAX_PIXELS = 50_000_000  # a larger background is surely a mistake
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load().polymnist
+    runtime.begin("polymnist")
     if p.import_dir:
         splits, provenance = import_tree(Path(p.import_dir), p)
     else:

@@ -24,6 +24,7 @@ SHOWN = "m3"  # the modality of Figure 3
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
+    runtime.begin("report")
     provenance = artifacts.load_json(data.POLYMNIST / "provenance.json")
     names = provenance["modalities"]
     results = {method: artifacts.load_json(RESULTS / method / "results.json") for method in METHODS}

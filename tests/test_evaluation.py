@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def parameters(seed=0, n_samples=10, batch_size=4, steps=5, tuples="test", posterior_scale=1.0):
     return SimpleNamespace(seed=seed, evaluate=SimpleNamespace(tuples=tuples, n_samples=n_samples, batch_size=batch_size),
-                           annealed=SimpleNamespace(steps=steps, guidance=2.5, guidance_per_free=0.5),
+                           annealed=SimpleNamespace(steps=steps, guidance=2.5),
                            ebm=SimpleNamespace(langevin_steps=steps, step_size=0.5, noise_scale=1.0,
                                                fit=SimpleNamespace(posterior_scale=posterior_scale)),
                            fid=SimpleNamespace(inception_weights="none"))
@@ -191,11 +191,11 @@ def test_judges_and_reference_statistics_are_read_by_modality(tmp_path, monkeypa
     judges = evaluation.load_judges(["m1", "m2"], CPU)
     for name in saved:
         assert torch.equal(judges[name].head.weight, saved[name].head.weight)
-    keys = [f"{kind}/{name}/{part}" for kind in ("real", "vae") for name in ("m1", "m2") for part in ("mean", "covariance")]
+    keys = [f"{kind}/{name}/{part}" for kind in ("real", "vae") for name in ("m1", "m2") for part in ("mean", "covariance", "root")]
     artifacts.save_tensors("results/references/statistics.safetensors",
                            {key: torch.tensor([float(i)], dtype=torch.float64) for i, key in enumerate(keys)})
     found = evaluation.reference_statistics("m2")
-    assert {kind: [float(part[0]) for part in pair] for kind, pair in found.items()} == {"real": [2, 3], "vae": [6, 7]}
+    assert {kind: [float(part[0]) for part in pair] for kind, pair in found.items()} == {"real": [3, 4, 5], "vae": [9, 10, 11]}
     assert found["real"][0].dtype == np.float64
 
 
@@ -246,9 +246,13 @@ class Model:
     def score(self, z):
         return -self.gradient(z.view(-1, len(NAMES), D)).flatten(1)
 
-    def noise(self, z, t, guidance):
-        self.asked.append((z, t, guidance))
-        return t[..., None] * (z - guidance * self.gradient(z.transpose(0, 1)).transpose(0, 1))
+    def noise_given(self, observed, free, guidance):
+        def estimate(z_free, t_free):
+            z, t = observed.clone(), torch.zeros(observed.shape[:2])
+            z[free], t[free] = z_free, t_free
+            self.asked.append((z, t, guidance))
+            return (t[..., None] * (z - guidance * self.gradient(z.transpose(0, 1)).transpose(0, 1)))[free]
+        return estimate
 
 
 def spread(z):
@@ -318,7 +322,7 @@ def test_eb_mvae_samples_in_standardised_units(monkeypatch):
 
 def test_annealed_samples_in_standardised_units(monkeypatch):
     """A model for which all latents are 0 takes z for noise: what is free ends at the shift, whatever is observed."""
-    model = SimpleNamespace(noise=lambda z, t, guidance: z / noising.signal_and_noise(t)[1][..., None])
+    model = SimpleNamespace(noise_given=lambda observed, free, guidance: lambda z, t: z / noising.signal_and_noise(t)[1][..., None])
     sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model)
     z = sample(("m2",), SEEDS)[:, [0, 2]]
     torch.testing.assert_close(z, standardisation()["shift"][[0, 2]].expand_as(z), rtol=0, atol=1e-5)
@@ -349,7 +353,7 @@ def test_annealed_network_generates_by_its_own_noise_estimate(monkeypatch):
     sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model, batch_size=100)
     found, standard = sample(("m2",), SEEDS), standardisation()
     free, observed = torch.tensor([True, False, True]), (posterior_samples() - standard["shift"]) / standard["scale"]
-    by_hand = lambda z, t: torch.stack(model.noise(torch.stack(z.unbind(1)), torch.stack(t.unbind(1)), 3.0).unbind(0), 1)  # 2.5, and 0.5 for the second free one
+    by_hand = lambda z, t: torch.stack(model.noise(torch.stack(z.unbind(1)), torch.stack(t.unbind(1)), 2.5).unbind(0), 1)
     expected = sampling.annealed(by_hand, observed, free, SEEDS, 5) * standard["scale"] + standard["shift"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 

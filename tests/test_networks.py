@@ -371,6 +371,17 @@ def test_guidance_multiplies_the_energys_pull():
     assert not model.noise(z, t).requires_grad
 
 
+@pytest.mark.parametrize("shown", [[], [1], [0, 1], list(range(M))[:-1]])
+@pytest.mark.parametrize("guidance", [0.0, 2.5])
+def test_noise_given_is_noise_of_the_free_modalities(shown, guidance):
+    model, z, t = annealed()
+    free = torch.tensor([m not in shown for m in range(M)])
+    t = torch.where(free[:, None], t.clamp_min(0.05), 0.0)
+    found = model.noise_given(z, free, guidance)(z[free], t[free])
+    torch.testing.assert_close(found, model.noise(z, t, guidance)[free], rtol=1e-10, atol=1e-10)
+    assert not found.requires_grad
+
+
 def test_exact_parts_give_the_score_of_the_joint_density():
     """A mixture of STATES Gaussians over all modalities: noise estimate = -sigma grad log p_t(z_1, ..., z_M).
 

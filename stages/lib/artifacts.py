@@ -14,6 +14,8 @@ import numpy as np
 
 from stages.lib.runtime import UserError, relative
 
+verified = {}  # SHA-256 of every file that this process has read, by path: what its results follow from
+
 
 def write(path, data, checksum=True):
     """Write the bytes `data` to `path` atomically. Raises `UserError` where the system refuses; the old file stays."""
@@ -58,6 +60,7 @@ def verify(path):
     if found != expected:
         raise UserError(f"{relative(path)}: damaged (its SHA-256 differs from the one noted beside it); "
                         "remove it and run `dvc checkout`, or `dvc repro -f STAGE` to make it again")
+    verified[relative(path)] = found
 
 
 def save_json(path, value, checksum=True):

@@ -1,4 +1,4 @@
-"""Memory-mapped PolyMNIST and its latents: one uncompressed array a modality and split, shuffled batches on a device."""
+"""Memory-mapped PolyMNIST and its latents: one uncompressed array a modality and split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,14 +81,3 @@ def standardisation(mean, logvar):
 def standardised(mean, logvar, shift, scale):
     """Posterior means and standard deviations in units of the aggregate posterior's, (N, M, d) each."""
     return (mean - shift) / scale, torch.exp(0.5 * logvar) / scale
-
-
-def shuffled(n, batch_size, generator):
-    """Yield index tensors (batch_size,) that visit a random permutation of 0..n-1 once, without the ragged end.
-
-    With n < batch_size there is one batch of n.
-    """
-    order = torch.randperm(n, generator=generator, device=generator.device)
-    size = min(n, batch_size)
-    for start in range(0, n - size + 1, size):
-        yield order[start : start + size]

@@ -6,6 +6,7 @@ from stages.lib import artifacts, features, metrics, networks, runtime
 from stages.lib.runtime import UserError
 
 FIGURE_COLUMNS = 5  # samples a digit in Figure 3
+PARTS = ("mean", "covariance", "root")  # of a reference's features; the root is that of the covariance
 
 
 def load_judges(modalities, device):
@@ -57,7 +58,7 @@ def judge_and_extract(images_of, n, judge, extract, p):
 
 
 def measure(predicted, labels, found, reference, distance):
-    """The numbers of one cell: coherence, Frechet distance to the reference (mean, covariance), diversity, n_samples.
+    """The numbers of one cell: coherence, Frechet distance to the reference (its PARTS), diversity, n_samples.
 
     `labels` None (nothing observed) leaves coherence out. With fewer samples than features the covariance is singular:
     the row then says so.
@@ -73,10 +74,15 @@ def measure(predicted, labels, found, reference, distance):
 
 
 def reference_statistics(name):
-    """Mean and covariance (float64) of the real test images' features, and of the unimodal VAE's, by modality."""
+    """Mean, covariance and its root (float64) of the features of modality `name`'s real test images, and of its VAE's."""
     tensors, _ = artifacts.load_tensors("results/references/statistics.safetensors")
-    return {kind: (tensors[f"{kind}/{name}/mean"].numpy(), tensors[f"{kind}/{name}/covariance"].numpy())
-            for kind in ("real", "vae")}
+    return {kind: tuple(tensors[f"{kind}/{name}/{part}"].numpy() for part in PARTS) for kind in ("real", "vae")}
+
+
+def statistics(found):
+    """The PARTS of features (N, F)."""
+    mean, covariance = metrics.feature_statistics(found)
+    return mean, covariance, metrics.symmetric_sqrt(covariance)
 
 
 def about(p, device):

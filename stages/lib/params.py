@@ -91,7 +91,6 @@ class Annealed(Section):
     fit: AnnealedFit
     steps: Annotated[int, Field(ge=2)]
     guidance: NonNegative
-    guidance_per_free: NonNegative
 
 
 class Betas(Section):
