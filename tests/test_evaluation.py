@@ -179,6 +179,26 @@ def test_measure_of_one_sample_a_class_can_be_saved():
     json.dumps(row, allow_nan=False)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e5])
+def test_what_diverged_is_left_out_and_said(bad, capsys):
+    z = torch.zeros(10, 3, 4)
+    z[3, 1, 2] = z[7, 0, 0] = bad
+    assert evaluation.converged(z, "evaluate eb_mvae: given m1").tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert "WARNING: evaluate eb_mvae: given m1, 2 of 10 samples diverged" in capsys.readouterr().err
+
+
+def test_what_did_not_diverge_is_all_there(capsys):
+    assert evaluation.converged(torch.randn(10, 4), "x").tolist() == list(range(10))
+    assert capsys.readouterr().err == ""
+
+
+def test_more_than_half_diverged_is_an_error():
+    z = torch.zeros(10, 4)
+    z[:6] = float("nan")
+    with pytest.raises(UserError, match="^x, 6 of 10 samples diverged; nothing was written. Try a smaller step_size"):
+        evaluation.converged(z, "x")
+
+
 # ---- what is read from files
 
 

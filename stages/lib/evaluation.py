@@ -6,6 +6,7 @@ from stages.lib import artifacts, features, metrics, networks, runtime
 from stages.lib.runtime import UserError
 
 FIGURE_COLUMNS = 5  # samples a digit in Figure 3
+LARGEST = 1e4  # latents beyond are no sample of anything: the VAEs' lie within some tens of 0
 PARTS = ("mean", "covariance", "root")  # of a reference's features; the root is that of the covariance
 
 
@@ -29,6 +30,21 @@ def test_tuples(p, n_test, device):
         raise UserError(f"evaluate.tuples: validation wants 100 of the {n_test} test tuples besides the evaluate.n_samples: {n} "
                         "that are reported; raise polymnist.n_test or lower evaluate.n_samples")
     return order[n : 2 * n].to(device)
+
+
+def converged(z, what):
+    """Rows (k,) of latents (n, ...) that are finite and of sane size; what diverged is said and left out, not averaged in.
+
+    Raises `UserError` where that is more than half of them.
+    """
+    size = z.abs().flatten(1).amax(1)
+    kept = torch.nonzero(size < LARGEST).flatten()  # NaN is not less either
+    if len(kept) < len(z):
+        line = f"{what}, {len(z) - len(kept)} of {len(z)} samples diverged"
+        if 2 * len(kept) < len(z):
+            raise UserError(f"{line}; nothing was written. Try a smaller step_size or guidance, or a longer fit")
+        runtime.say(f"WARNING: {line} and are left out of this cell")
+    return kept
 
 
 def figure_rows(labels):

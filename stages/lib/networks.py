@@ -17,6 +17,11 @@ def pyramid(size):
     return sizes
 
 
+def flat(x):
+    """Feature maps (B, C, H, W) -> (B, H*W*C): pixel by pixel, as channels_last has them in memory, so nothing is copied."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
 def initialise(net, last):
     """He initialisation, the last layer's small: PyTorch's default shrinks the signal by half a layer, and a short
     training never makes up for it (docs/experiments.md)."""
@@ -39,12 +44,13 @@ class Encoder(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, CHANNELS))
         self.out = nn.Linear(CHANNELS[-1] * pyramid(height)[-1] * pyramid(width)[-1], 2 * latent_dim)
         initialise(self, last=self.out)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
         x = 4 * (x - 0.5)  # pixels in [0, 1] -> about unit scale
         for conv in self.convs:
             x = F.silu(conv(x))
-        mean, logvar = self.out(x.flatten(1)).chunk(2, dim=1)  # B, d each
+        mean, logvar = self.out(flat(x)).chunk(2, dim=1)  # B, d each
         return mean, logvar
 
 
@@ -55,7 +61,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels, height, width = image_shape
         heights, widths = pyramid(height)[::-1], pyramid(width)[::-1]
-        self.shape = CHANNELS[-1], heights[0], widths[0]
+        self.shape = heights[0], widths[0], CHANNELS[-1]
         self.grid = nn.Linear(latent_dim, CHANNELS[-1] * heights[0] * widths[0])
         outputs = (*CHANNELS[-2::-1], channels)
         self.convs = nn.ModuleList(
@@ -65,9 +71,10 @@ class Decoder(nn.Module):
             for i, (a, b) in enumerate(zip(CHANNELS[::-1], outputs)))
         initialise(self, last=self.convs[-1])
         nn.init.constant_(self.convs[-1].bias, 0.5)  # mid-grey: pixels lie in [0, 1]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, z):
-        x = F.silu(self.grid(z)).unflatten(1, self.shape)  # B, 128, 4, 4
+        x = F.silu(self.grid(z)).unflatten(1, self.shape).permute(0, 3, 1, 2)  # B, 128, 4, 4, in channels_last
         for conv in self.convs[:-1]:
             x = F.silu(conv(x))
         return self.convs[-1](x)  # B, C, H, W
@@ -87,11 +94,12 @@ class Trunk(nn.Module):
                                    for i, (a, b) in enumerate(zip(widths, widths[1:])))
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
         self.out = nn.Linear(CHANNELS[-1] * pyramid(height)[-1] * pyramid(width_in)[-1], width)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
         for conv, norm in zip(self.convs, self.norms):
             x = F.relu(norm(conv(x)))
-        return self.out(x.flatten(1))
+        return self.out(flat(x))
 
 
 class Classifier(nn.Module):
