@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/installed
 
-.PHONY: help repro test seeds smoke medium paper paper-rehearsal mnist lock clean
+.PHONY: help repro test torture bench seeds smoke medium paper paper-rehearsal mnist lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -20,6 +20,9 @@ repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/)
 
 test: $(READY)    ## all tests, the pipeline's too
 	python -m pytest
+
+torture: $(READY) ## faults of every kind at full counts, about 40 minutes; writes docs/reliability.json
+	OMP_NUM_THREADS=1 DEVICE=cpu python -m tests.torture --write
 
 SEEDS ?= 1 2
 seeds: $(READY)   ## further seeds beside 0: means, deviations, bands in Figure 2; about 20 minutes a seed

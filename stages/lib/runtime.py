@@ -91,9 +91,12 @@ def begin(*name, patience=60):
     Waits `patience` seconds for another process of this stage, then raises `UserError`. The lock ends with the process.
     """
     stage = " ".join(name)
-    SCRATCH.mkdir(exist_ok=True)
     path = SCRATCH / f"{stage}.lock"
-    file = open(path, "w")
+    try:
+        SCRATCH.mkdir(exist_ok=True)
+        file = open(path, "w")
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror})") from None
     _at_success.append(file.close)  # and keeps it open until then
     end, said = time.monotonic() + patience, False
     while True:
