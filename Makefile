@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/installed
 
-.PHONY: help repro test bench seeds smoke medium paper paper-rehearsal mnist lock clean
+.PHONY: help repro test torture bench seeds smoke medium paper paper-rehearsal mnist lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -20,6 +20,9 @@ repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/)
 
 test: $(READY)    ## all tests, the pipeline's too
 	python -m pytest
+
+torture: $(READY) ## faults of every kind at full counts, about 20 minutes; writes docs/reliability.json
+	OMP_NUM_THREADS=1 DEVICE=cpu python -m tests.torture --write
 
 .venv-bench/installed: requirements.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench
@@ -57,4 +60,4 @@ lock: $(READY)    ## compile requirements.in into requirements.txt anew
 	mv requirements.tmp requirements.txt
 
 clean:           ## remove what the pipeline made, DVC's cache too; keeps reports/, data/raw and .venv
-	rm -rf data/polymnist latents models results .dvc/cache .dvc/tmp
+	rm -rf data/polymnist latents models results .dvc/cache .dvc/tmp .checkpoints

@@ -36,16 +36,16 @@ def main():
 def time_training(module):
     original, found = training.train, {}
 
-    def train(name, parameters, loss, n, *, batch_size, generator, **options):
-        parameters, size = list(parameters), min(n, batch_size)
+    def train(name, model, loss, n, *, batch_size, generator, **options):
+        size = min(n, batch_size)
         device = generator.device
         with FlopCounterMode(display=False) as counter:
             loss(torch.arange(size, device=device), 0.5)[0].backward()
         options.update(epochs=None, after_epoch=None)
-        run = lambda loss, steps: original(name, parameters, loss, n, batch_size=batch_size, generator=generator,
-                                           **{**options, "steps": steps})
+        run = lambda name, loss, steps: original(name, model, loss, n, batch_size=batch_size, generator=generator,
+                                                 **{**options, "steps": steps})
         start = now(device)
-        run(loss, WARM_UP)
+        run(f"{name}, warm-up", loss, WARM_UP)
         window = max(5, round(SECONDS / ((now(device) - start) / WARM_UP)))  # steps
         stamps, done = [], 0
 
@@ -56,9 +56,9 @@ def time_training(module):
             done += 1
             return loss(index, progress)
 
-        run(stamped, WINDOWS * window + 1)
+        run(name, stamped, WINDOWS * window + 1)
         found.update(rates=[window * size / (b - a) for a, b in zip(stamps, stamps[1:])], items=size,
-                     flops=counter.get_total_flops(), parameters=sum(w.numel() for w in parameters), peak_mib=peak(device))
+                     flops=counter.get_total_flops(), parameters=sum(w.numel() for w in model.parameters()), peak_mib=peak(device))
         raise Done
 
     training.train = train

@@ -15,6 +15,7 @@ from stages.lib import artifacts, data, networks, params, runtime
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     params.load()
+    runtime.begin("encode")
     device = runtime.setup()
     for split in ("train", "test"):
         images = data.load_split(split, device).images

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from stages.lib import (artifacts, data, evaluation, features, metrics, networks, params, posteriors, runtime,
                         sampling)
-from stages.lib.runtime import UserError
 
 OUT = Path("results")
 METHODS = ("eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae")
@@ -29,6 +28,7 @@ def main():
     parser.add_argument("method", choices=METHODS)
     method = parser.parse_args().method
     p = params.load()
+    runtime.begin("evaluate", method)
     device = runtime.setup()
     test = data.load_split("test", device)
     names = test.modalities
@@ -52,27 +52,26 @@ def main():
         cells += of_size
 
     rows, shown, judged = [], {}, {}
-    figure = evaluation.figure_rows(labels)
     for subset in tqdm(cells, f"evaluate {method}", unit="subset", disable=not sys.stderr.isatty()):
         z = latents(subset, seeds(subset))
-        if not torch.isfinite(z).all():
-            raise UserError(f"evaluate {method}: latents given {posteriors.subset_name(subset)} diverged; nothing was "
-                            "written. Try a smaller step_size or guidance, or a longer fit")
+        kept = evaluation.converged(z, f"evaluate {method}: given {posteriors.subset_name(subset)}")
+        own, lost = labels[kept], len(z) - len(kept)
         for target in [name for name in names if name not in subset]:
             decode = lambda chosen: data.to_uint8(decoders[target](chosen))
             part = z if z.ndim == 2 else z[:, names.index(target)]  # one joint latent, or one a modality
             images, predicted, found = evaluation.judge_and_extract(
-                lambda chosen: decode(part[chosen.to(device)]), len(index), judges[target], extract, p)
+                lambda chosen: decode(part[kept[chosen.to(device)]]), len(kept), judges[target], extract, p)
             row = {"method": method, "target": target, "observed": posteriors.subset_name(subset),
                    "n_observed": len(subset),
-                   **evaluation.measure(predicted, labels if subset else None, found, references[target]["real"], distance)}
+                   **evaluation.measure(predicted, own if subset else None, found, references[target]["real"], distance),
+                   **({"diverged": lost} if lost else {})}
             if not subset:
                 judged[target] = torch.as_tensor(predicted)
                 shown[f"unconditional_{target}"] = images[:FIGURE_ROWS]
             if len(subset) == len(names) - 1:
                 row["distance_to_unimodal_vae"] = metrics.frechet(
                     *metrics.feature_statistics(found), *references[target]["vae"])
-                shown[f"given_rest_{target}"] = images[figure]
+                shown[f"given_rest_{target}"] = images[evaluation.figure_rows(own)]
             rows.append({**row, "seed": p.seed})
     every, most, by_modality = metrics.agreement(torch.stack([judged[name] for name in names], 1))
     unconditional = {"all_agree": every, f"{WORDS[len(names) - 1]}_agree": most, "agreement": dict(zip(names, by_modality))}
@@ -112,9 +111,13 @@ def energy_based(method, p, test, index, device):
         return z.unflatten(1, mean.shape[1:])
 
     def annealed(observed, free, seeds):
-        # The less is observed, the more the free modalities hang on each other's noisy states, and the weaker their pull.
-        guidance = p.annealed.guidance + p.annealed.guidance_per_free * (int(free.sum()) - 1)
-        estimate = lambda z, t: swap(model.noise(swap(z), t.T, guidance))
+        of_free = model.noise_given(swap(observed), free, p.annealed.guidance)
+
+        def estimate(z, t):
+            eps = torch.zeros_like(z)  # n, M, d
+            eps[:, free] = swap(of_free(swap(z[:, free]), t.T[free]))
+            return eps
+
         return sampling.annealed(estimate, observed, free, seeds, p.annealed.steps)
 
     def latents(subset, seeds):
@@ -122,7 +125,8 @@ def energy_based(method, p, test, index, device):
         free = torch.tensor([name not in subset for name in names], device=device)
         size = p.evaluate.batch_size
         draw = langevin if method == "eb_mvae" else annealed
-        z = [draw(part, free, seeds[i * size : (i + 1) * size]) for i, part in enumerate(observed.split(size))]
+        with runtime.fast_products(device):
+            z = [draw(part, free, seeds[i * size : (i + 1) * size]) for i, part in enumerate(observed.split(size))]
         return torch.cat(z) * standard["scale"] + standard["shift"]
 
     @torch.no_grad()

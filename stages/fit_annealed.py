@@ -16,7 +16,8 @@ from stages.lib import artifacts, data, networks, noising, objectives, params, r
 OUT = Path("models/annealed")
 UNTOLD = 0.2  # share of modalities whose denoiser is told nothing of the others
 FAINTEST = 0.005  # noise levels go from here to as near to 1
-CLEAN = 0.5  # share of modalities that contrast sees clean; the others at any level
+CLEAN = 0.5  # share of modalities that contrast sees clean; the others at any level,
+ALIKE = 0.5  # in this share of tuples at the same one, as sampling has it
 PRESENT = 0.75  # share of modalities that are shown to contrast
 NOTHING_OBSERVED = 8  # one tuple in so many is generated from nothing
 
@@ -24,6 +25,7 @@ NOTHING_OBSERVED = 8  # one tuple in so many is generated from nothing
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
+    runtime.begin("fit_annealed")
     fit = p.annealed.fit
     device = runtime.setup()
     mean, logvar, modalities = data.load_latents("train", device)
@@ -36,6 +38,16 @@ def main():
         model = networks.Annealed(**about).to(device)
     rng = runtime.generator(device, "fit_annealed", p.seed)
 
+    def contrast(mean, std, rng):
+        """Of posterior samples of M modalities, latents (M, B, d), half of them noised, some not shown."""
+        count, size = mean.shape[:2]
+        uniform = lambda *shape: torch.rand(shape, generator=rng, device=device)
+        normal = lambda: torch.randn(mean.shape, generator=rng, device=device)
+        levels = torch.where(uniform(size) < ALIKE, uniform(size), uniform(count, size))
+        t = torch.where(uniform(count, size) < CLEAN, 0.0, levels)
+        ratios = model.log_ratios(noising.noised(mean + std * normal(), t, normal()), t)
+        return objectives.contrast(ratios, model.prior, uniform(count, size) < PRESENT)
+
     def objective(mean, std, rng):
         """Latents of M modalities, (M, B, d): what is observed is a posterior sample, what is generated a mean."""
         count, size = mean.shape[:2]
@@ -47,25 +59,29 @@ def main():
         t = torch.where(observed, 0.0, FAINTEST + (1 - 2 * FAINTEST) * uniform(size))
         eps = normal()
         z = noising.noised(torch.where(observed[..., None], sample, mean), t, eps)
-        score = objectives.pull_matching(model, z, t, eps)
+        parts = {"score": objectives.pull_matching(model, z, t, eps)}
         with torch.no_grad():
             said = torch.where(uniform(count, size, 1) < UNTOLD, model.untold(), model.rest(z, t))  # M, B, K
         # Its own levels: what is observed of this tuple is denoised too, told what the others say.
-        base = objectives.told_denoising(model, mean, FAINTEST + (1 - 2 * FAINTEST) * uniform(count, size), normal(), said)
-        t = torch.where(uniform(count, size) < CLEAN, 0.0, uniform(count, size))
-        ratios = model.log_ratios(noising.noised(sample, t, normal()), t)
-        contrast = objectives.contrast(ratios, model.prior, uniform(count, size) < PRESENT)
-        return base + score + contrast, {"base": base, "score": score, "contrast": contrast}
+        t = FAINTEST + (1 - 2 * FAINTEST) * uniform(count, size)
+        parts["base"] = objectives.told_denoising(model, mean, t, normal(), said)
+        parts["contrast"] = contrast(mean, std, rng)
+        return sum(parts.values()), parts
 
     def held_out():
         """The same objective on test tuples, always with the same noise."""
         value, _ = objective(*(part[:, :1000] for part in test), runtime.generator(device, "held out"))
         return {"held_out": float(value.detach())}
 
-    history = training.train(
-        "fit_annealed", model.parameters(), lambda index, progress: objective(mean[:, index], std[:, index], rng),
-        mean.shape[1], batch_size=fit.batch_size, epochs=None, steps=fit.steps, learning_rate=fit.learning_rate,
-        lr_schedule="cosine", generator=rng, after_epoch=held_out)
+    def train(name, steps, loss, after_epoch=None):
+        return training.train(
+            name, model, lambda index, progress: loss(mean[:, index], std[:, index], rng), mean.shape[1],
+            batch_size=fit.batch_size, epochs=None, steps=steps, learning_rate=fit.learning_rate,
+            weight_decay=fit.weight_decay, lr_schedule="cosine", generator=rng, after_epoch=after_epoch)
+
+    # Who belongs together is learnt first, and at a tenth of the cost: no gradient of the energy is in it.
+    train("fit_annealed, contrast", fit.contrast_steps, lambda *batch: (contrast(*batch), {}))
+    history = train("fit_annealed", fit.steps, objective, held_out)
     artifacts.save_module(OUT / "joint.safetensors", model, about)
     artifacts.save_tensors(OUT / "standardisation.safetensors", standard, {"modalities": modalities})
     artifacts.save_json(OUT / "history.json", history)

@@ -16,6 +16,7 @@ OUT = Path("models/ebm")
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
+    runtime.begin("fit_ebm")
     fit = p.ebm.fit
     device = runtime.setup()
     mean, logvar, modalities = data.load_latents("train", device)
@@ -50,7 +51,7 @@ def main():
         return {"held_out": float(value.detach())}
 
     history = training.train(
-        "fit_ebm", model.parameters(), lambda index, progress: (objective(mean[index], std[index], rng), {}), len(mean),
+        "fit_ebm", model, lambda index, progress: (objective(mean[index], std[index], rng), {}), len(mean),
         batch_size=fit.batch_size, epochs=None, steps=fit.steps, learning_rate=fit.learning_rate, lr_schedule="cosine",
         generator=rng, after_epoch=held_out)
     artifacts.save_module(OUT / "joint.safetensors", model, about)

@@ -26,12 +26,15 @@ BUILTIN = ["skimage/data/astronaut.png", "sklearn/datasets/images/flower.jpg", "
            "sklearn/datasets/images/china.jpg", "skimage/data/chelsea.png", "skimage/data/hubble_deep_field.jpg",
            "skimage/data/ihc.png", "skimage/data/motorcycle_right.png"]
 SIDE = 28
-MAX_PIXELS = 50_000_000  # a larger background is surely a mistake
+MAX_PIXELS, MAX_BYTES = 50_000_000, 200_000_000  # of one picture and its file; a larger one is surely a mistake
+MAX_IMPORT = 2**34  # bytes of all imported images together
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow's other readers are less well kept, and some start programs
 
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load().polymnist
+    runtime.begin("polymnist")
     if p.import_dir:
         splits, provenance = import_tree(Path(p.import_dir), p)
     else:
@@ -106,7 +109,10 @@ def load_backgrounds(choice, modalities):
         raise UserError(f"polymnist.backgrounds: {choice} holds {len(files)} pictures, {modalities} are needed")
     pictures, sources = [], []
     for file in files[:modalities]:
-        picture = open_picture(file, f"polymnist.backgrounds: {relative(file) if choice != 'builtin' else file.name}")
+        what = f"polymnist.backgrounds: {relative(file) if choice != 'builtin' else file.name}"
+        if choice != "builtin":
+            stay_inside(file, Path(choice), what)
+        picture = open_picture(file, what)
         if min(picture.shape[:2]) < SIDE:
             raise UserError(f"polymnist.backgrounds: {relative(file)} is {picture.shape[1]}x{picture.shape[0]}, "
                             f"smaller than {SIDE}x{SIDE}")
@@ -115,8 +121,17 @@ def load_backgrounds(choice, modalities):
     return pictures, sources
 
 
+def stay_inside(file, folder, what):
+    """Raise `UserError` starting with `what` unless `file` is a regular file inside `folder`, links followed."""
+    if not file.is_file():
+        raise UserError(f"{what} is not a regular file")
+    if folder.resolve() not in file.resolve().parents:
+        raise UserError(f"{what} is a link out of {folder}; put the picture itself there")
+
+
 def open_picture(file, what):
-    """A picture as uint8 (H, W, 3); raises `UserError` starting with `what` if it is none, or too large."""
+    """A picture as uint8 (H, W, 3); raises `UserError` starting with `what` if it is none, too large, animated, or of
+    more than 8 bits a channel."""
     import warnings
 
     from PIL import Image
@@ -124,11 +139,17 @@ def open_picture(file, what):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            if file.stat().st_size > MAX_BYTES:
+                raise UserError(f"{what} is larger than {MAX_BYTES:,} bytes")
+            with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UserError(f"{what} has {image.width}x{image.height} pixels; {MAX_PIXELS:,} are the most")
+                if getattr(image, "n_frames", 1) > 1:
+                    raise UserError(f"{what} holds {image.n_frames} frames; give one picture")
+                if image.mode.startswith(("I", "F")):  # Pillow would clip their values instead of scaling them
+                    raise UserError(f"{what} has more than 8 bits a channel; convert it to 8")
                 return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, TypeError, KeyError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{what} can't be read as a picture ({str(error).splitlines()[0]})") from None
 
 
@@ -143,15 +164,21 @@ def import_tree(folder, p):
                 raise UserError(f"polymnist.import_dir: {where} is missing; "
                                 f"expected {folder}/{{train,test}}/m0 .. m{p.modalities - 1}")
             files = list(where.glob("*.png"))
-            odd = [f.name for f in files if not re.fullmatch(r"[0-9]+\.[0-9]+", f.stem)]
+            odd = [f.name for f in files if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,3}", f.stem)]
             if odd:
-                raise UserError(f"polymnist.import_dir: {where}/{odd[0]} is not named INDEX.LABEL.png")
+                raise UserError(f"polymnist.import_dir: {where}/{odd[0]!r} is not named INDEX.LABEL.png")
             files = sorted((tuple(map(int, f.stem.split("."))), f) for f in files)
             names = [key for key, _ in files][:n]
             listed = listed or names
             if not names or names != listed:
                 raise UserError(f"polymnist.import_dir: {where} does not hold the same INDEX.LABEL names as m0")
-            stack = [open_picture(f, f"polymnist.import_dir: {f}") for _, f in files[:n]]
+            stack = []
+            for _, file in files[:n]:
+                stay_inside(file, folder, f"polymnist.import_dir: {file}")
+                stack.append(open_picture(file, f"polymnist.import_dir: {file}"))
+                if stack[0].nbytes * len(names) * p.modalities > MAX_IMPORT:
+                    raise UserError(f"polymnist.import_dir: {len(names)} images of {stack[0].shape[1]}x{stack[0].shape[0]} in "
+                                    f"{p.modalities} modalities are more than {MAX_IMPORT:,} bytes; make them smaller")
             sizes = {picture.shape for picture in stack} | {image.transpose(0, 2, 3, 1)[0].shape for image in images[:1]}
             if len(sizes) > 1:
                 raise UserError(f"polymnist.import_dir: {where} holds images of several sizes, or other than m0's")

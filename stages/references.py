@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from stages.lib import artifacts, data, evaluation, features, metrics, networks, params, posteriors, runtime
+from stages.lib import artifacts, data, evaluation, features, networks, params, posteriors, runtime
 
 OUT = Path("results/references")
 
@@ -20,6 +20,7 @@ OUT = Path("results/references")
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
+    runtime.begin("references")
     device = runtime.setup()
     test, train = (data.load_split(split, device) for split in ("test", "train"))
     judges = evaluation.load_judges(test.modalities, device)
@@ -33,9 +34,8 @@ def main():
     figure = evaluation.figure_rows(test.labels[index])
     for m, name in enumerate(tqdm(test.modalities, "references", unit="modality", disable=not sys.stderr.isatty())):
         decoder = artifacts.load_module(f"models/vae/{name}/decoder.safetensors", networks.Decoder, device)
-        real = evaluation.features_of(test.images[name], extract, p)
-        statistics[f"real/{name}/mean"], statistics[f"real/{name}/covariance"] = metrics.feature_statistics(real)
-        reference = statistics[f"real/{name}/mean"], statistics[f"real/{name}/covariance"]
+        reference = evaluation.statistics(evaluation.features_of(test.images[name], extract, p))
+        statistics.update({f"real/{name}/{part}": value for part, value in zip(evaluation.PARTS, reference)})
         decode = lambda rows: data.to_uint8(decoder(z[rows, m]))
         sources = {"real": lambda rows: train.images[name][rows], "unimodal_vae": decode}
         labels = {"real": train.labels[: len(index)], "unimodal_vae": test.labels[index]}
@@ -44,7 +44,7 @@ def main():
             rows.append({"method": source, "target": name, **evaluation.measure(
                 predicted, labels[source], found, reference, features.distance_name(p))})
             if source == "unimodal_vae":
-                statistics[f"vae/{name}/mean"], statistics[f"vae/{name}/covariance"] = metrics.feature_statistics(found)
+                statistics.update({f"vae/{name}/{part}": v for part, v in zip(evaluation.PARTS, evaluation.statistics(found))})
                 samples[name] = images[figure]
             print(f"references: {rows[-1]}", flush=True)
     artifacts.save_tensors(OUT / "statistics.safetensors", {k: torch.as_tensor(v) for k, v in statistics.items()})

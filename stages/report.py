@@ -24,6 +24,7 @@ SHOWN = "m3"  # the modality of Figure 3
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
+    runtime.begin("report")
     provenance = artifacts.load_json(data.POLYMNIST / "provenance.json")
     names = provenance["modalities"]
     results = {method: artifacts.load_json(RESULTS / method / "results.json") for method in METHODS}
@@ -38,6 +39,8 @@ def main():
     of = {method: [each["seed"] for each in runs if method in each["table"]] for method in METHODS}
     several = sorted({seed for found in of.values() for seed in found})
     unsure = "; fewer samples than features: distances are unreliable" if any("warning" in row for row in rows) else ""
+    if lost := sum(row.get("diverged", 0) for row in rows):
+        unsure += f"; {lost} samples diverged and are left out"
     about = lambda which: (f"{provenance['dataset']}; profile {p.profile}, {which}, {provenance['n_train']} training tuples, "
                            f"{rows[0]['n_samples']} samples a cell, {references['device']}, torch {references['torch']}{unsure}")
     shown = about(f"seed {p.seed}")  # pictures and training curves are this run's alone

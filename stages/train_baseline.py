@@ -22,6 +22,7 @@ def main():
     parser.add_argument("method", choices=METHODS)
     method = parser.parse_args().method
     p = params.load()
+    runtime.begin("train_baseline", method)
     device = runtime.setup()
     train, test = data.load_split("train", device), data.load_split("test", device)
     names, dim = train.modalities, p.baseline.latent_dim
@@ -63,7 +64,7 @@ def main():
         return {"held_out": float(value)}
 
     history = training.train(
-        f"train_baseline {method}", [w for net in encoders + decoders for w in net.parameters()], loss, len(train),
+        f"train_baseline {method}", torch.nn.ModuleList(encoders + decoders), loss, len(train),
         batch_size=p.vae.batch_size, epochs=p.vae.epochs, learning_rate=p.vae.learning_rate,
         lr_schedule=p.vae.lr_schedule, generator=rng, after_epoch=held_out)
     for name, encoder, decoder in zip(names, encoders, decoders):

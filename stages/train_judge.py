@@ -18,6 +18,7 @@ OUT = Path("models/judge")
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
+    runtime.begin("train_judge")
     device = runtime.setup()
     train, test = (data.load_split(split, device) for split in ("train", "test"))
     mnist = artifacts.load_json(data.POLYMNIST / "provenance.json")["digits"] == "mnist"
@@ -57,7 +58,7 @@ def train_judge(name, images, labels, test, classes, p, device):
         return F.cross_entropy(logits, labels[index], label_smoothing=0.05), {}
 
     with runtime.seeded("dropout", p.judge.seed, name):
-        training.train(f"judge {name}", judge.parameters(), loss, len(images), batch_size=p.judge.batch_size,
+        training.train(f"judge {name}", judge, loss, len(images), batch_size=p.judge.batch_size,
                        epochs=p.judge.epochs, learning_rate=p.judge.learning_rate, lr_schedule="cosine", generator=rng)
     judge.eval()
     with torch.no_grad():
@@ -96,7 +97,7 @@ def train_features(train, test, classes, p, device):
         total = F.cross_entropy(digit, train.labels[image]) + F.cross_entropy(modality, m)
         return total if error is None else total + 4 * error.square().mean(), {}
 
-    history = training.train("feature net", net.parameters(), loss, n * len(names), batch_size=p.judge.batch_size,
+    history = training.train("feature net", net, loss, n * len(names), batch_size=p.judge.batch_size,
                              epochs=p.judge.feature_epochs, learning_rate=p.judge.learning_rate,
                              lr_schedule="cosine", generator=rng)
     net.eval()

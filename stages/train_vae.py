@@ -19,6 +19,7 @@ def main():
     parser.add_argument("modality", help="m1, m2, ...")
     modality = parser.parse_args().modality
     p = params.load()
+    runtime.begin("train_vae", modality)
     device = runtime.setup()
     train, test = (data.load_split(split, device, [modality]) for split in ("train", "test"))
     images, test_images = train.images[modality], test.images[modality]
@@ -48,7 +49,7 @@ def main():
         return {"elbo": float(elbo), "digit_accuracy": float(read)}
 
     history = training.train(
-        f"train_vae {modality}", [*encoder.parameters(), *decoder.parameters()], loss, len(images),
+        f"train_vae {modality}", torch.nn.ModuleList([encoder, decoder]), loss, len(images),
         batch_size=p.vae.batch_size, epochs=p.vae.epochs, learning_rate=p.vae.learning_rate,
         lr_schedule=p.vae.lr_schedule, generator=rng, after_epoch=held_out)
     artifacts.save_module(OUT / modality / "encoder.safetensors", encoder, shape)

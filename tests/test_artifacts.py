@@ -300,3 +300,31 @@ def test_ctrl_c_leaves_no_temporary_file(tmp_path, monkeypatch):
 def test_paths_inside_the_project_are_named_as_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert refusal(artifacts.load_json, tmp_path / "models" / "x.json").startswith("models/x.json.sha256: missing")
+
+
+# ---- files that are whole, but hold what no stage writes
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_none_are_refused(tmp_path, value):
+    artifacts.save_tensors(tmp_path / "x", {"mean": torch.tensor([0.0, value]), "n": torch.tensor([1])})
+    assert refusal(artifacts.load_tensors, tmp_path / "x").startswith(f"{tmp_path}/x: mean holds NaN or infinity")
+
+
+@pytest.mark.parametrize("text", ['{"loss": NaN}', "[Infinity]", "-Infinity", "{", "", "[" * 100_000])
+def test_json_that_is_none(tmp_path, text):
+    artifacts.write(tmp_path / "x.json", text.encode())
+    assert refusal(artifacts.load_json, tmp_path / "x.json").startswith(f"{tmp_path}/x.json: not JSON")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00", b"PK\x03\x04" + bytes(100)])
+def test_no_array(tmp_path, content):
+    artifacts.write(tmp_path / "x.npy", content)
+    assert refusal(artifacts.load_array, tmp_path / "x.npy").startswith(f"{tmp_path}/x.npy: not an array")
+
+
+def test_what_was_read_is_known_by_its_digest(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "verified", {})
+    artifacts.save_json(tmp_path / "x.json", 1)
+    artifacts.load_json(tmp_path / "x.json")
+    assert artifacts.verified == {f"{tmp_path}/x.json": hashlib.sha256(b"1\n").hexdigest()}

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def parameters(seed=0, n_samples=10, batch_size=4, steps=5, tuples="test", posterior_scale=1.0):
     return SimpleNamespace(seed=seed, evaluate=SimpleNamespace(tuples=tuples, n_samples=n_samples, batch_size=batch_size),
-                           annealed=SimpleNamespace(steps=steps, guidance=2.5, guidance_per_free=0.5),
+                           annealed=SimpleNamespace(steps=steps, guidance=2.5),
                            ebm=SimpleNamespace(langevin_steps=steps, step_size=0.5, noise_scale=1.0,
                                                fit=SimpleNamespace(posterior_scale=posterior_scale)),
                            fid=SimpleNamespace(inception_weights="none"))
@@ -179,6 +179,26 @@ def test_measure_of_one_sample_a_class_can_be_saved():
     json.dumps(row, allow_nan=False)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e5])
+def test_what_diverged_is_left_out_and_said(bad, capsys):
+    z = torch.zeros(10, 3, 4)
+    z[3, 1, 2] = z[7, 0, 0] = bad
+    assert evaluation.converged(z, "evaluate eb_mvae: given m1").tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert "WARNING: evaluate eb_mvae: given m1, 2 of 10 samples diverged" in capsys.readouterr().err
+
+
+def test_what_did_not_diverge_is_all_there(capsys):
+    assert evaluation.converged(torch.randn(10, 4), "x").tolist() == list(range(10))
+    assert capsys.readouterr().err == ""
+
+
+def test_more_than_half_diverged_is_an_error():
+    z = torch.zeros(10, 4)
+    z[:6] = float("nan")
+    with pytest.raises(UserError, match="^x, 6 of 10 samples diverged; nothing was written. Try a smaller step_size"):
+        evaluation.converged(z, "x")
+
+
 # ---- what is read from files
 
 
@@ -191,18 +211,18 @@ def test_judges_and_reference_statistics_are_read_by_modality(tmp_path, monkeypa
     judges = evaluation.load_judges(["m1", "m2"], CPU)
     for name in saved:
         assert torch.equal(judges[name].head.weight, saved[name].head.weight)
-    keys = [f"{kind}/{name}/{part}" for kind in ("real", "vae") for name in ("m1", "m2") for part in ("mean", "covariance")]
+    keys = [f"{kind}/{name}/{part}" for kind in ("real", "vae") for name in ("m1", "m2") for part in ("mean", "covariance", "root")]
     artifacts.save_tensors("results/references/statistics.safetensors",
                            {key: torch.tensor([float(i)], dtype=torch.float64) for i, key in enumerate(keys)})
     found = evaluation.reference_statistics("m2")
-    assert {kind: [float(part[0]) for part in pair] for kind, pair in found.items()} == {"real": [2, 3], "vae": [6, 7]}
+    assert {kind: [float(part[0]) for part in pair] for kind, pair in found.items()} == {"real": [3, 4, 5], "vae": [9, 10, 11]}
     assert found["real"][0].dtype == np.float64
 
 
 def test_about_names_seed_distance_and_device_but_no_host():
     about = evaluation.about(parameters(seed=3), CPU)
     assert (about["seed"], about["distance"], about["device"]) == (3, "frechet_polymnist", "cpu")
-    assert set(about) == {"seed", "distance", "device", "threads", "torch", "python"}
+    assert set(about) == {"seed", "distance", "device", "threads", "products", "torch", "python"}
 
 
 # ---- stage evaluate: samplers of each method, with small functions in place of the networks
@@ -246,9 +266,13 @@ class Model:
     def score(self, z):
         return -self.gradient(z.view(-1, len(NAMES), D)).flatten(1)
 
-    def noise(self, z, t, guidance):
-        self.asked.append((z, t, guidance))
-        return t[..., None] * (z - guidance * self.gradient(z.transpose(0, 1)).transpose(0, 1))
+    def noise_given(self, observed, free, guidance):
+        def estimate(z_free, t_free):
+            z, t = observed.clone(), torch.zeros(observed.shape[:2])
+            z[free], t[free] = z_free, t_free
+            self.asked.append((z, t, guidance))
+            return (t[..., None] * (z - guidance * self.gradient(z.transpose(0, 1)).transpose(0, 1)))[free]
+        return estimate
 
 
 def spread(z):
@@ -318,7 +342,7 @@ def test_eb_mvae_samples_in_standardised_units(monkeypatch):
 
 def test_annealed_samples_in_standardised_units(monkeypatch):
     """A model for which all latents are 0 takes z for noise: what is free ends at the shift, whatever is observed."""
-    model = SimpleNamespace(noise=lambda z, t, guidance: z / noising.signal_and_noise(t)[1][..., None])
+    model = SimpleNamespace(noise_given=lambda observed, free, guidance: lambda z, t: z / noising.signal_and_noise(t)[1][..., None])
     sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model)
     z = sample(("m2",), SEEDS)[:, [0, 2]]
     torch.testing.assert_close(z, standardisation()["shift"][[0, 2]].expand_as(z), rtol=0, atol=1e-5)
@@ -349,7 +373,7 @@ def test_annealed_network_generates_by_its_own_noise_estimate(monkeypatch):
     sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model, batch_size=100)
     found, standard = sample(("m2",), SEEDS), standardisation()
     free, observed = torch.tensor([True, False, True]), (posterior_samples() - standard["shift"]) / standard["scale"]
-    by_hand = lambda z, t: torch.stack(model.noise(torch.stack(z.unbind(1)), torch.stack(t.unbind(1)), 3.0).unbind(0), 1)  # 2.5, and 0.5 for the second free one
+    by_hand = lambda z, t: torch.stack(model.noise(torch.stack(z.unbind(1)), torch.stack(t.unbind(1)), 2.5).unbind(0), 1)
     expected = sampling.annealed(by_hand, observed, free, SEEDS, 5) * standard["scale"] + standard["shift"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 

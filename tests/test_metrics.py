@@ -71,6 +71,11 @@ def test_frechet_of_diagonal_covariances():
     assert metrics.frechet(mean_a, np.diag(a), mean_b, np.diag(b)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_frechet_by_a_root_at_hand_is_the_same():
+    a, b = statistics(8, 0), statistics(8, 1)
+    assert metrics.frechet(*a, *b, metrics.symmetric_sqrt(b[1])) == metrics.frechet(*a, *b)
+
+
 def test_frechet_of_equal_covariances_is_the_squared_shift():
     mean, covariance = statistics(6, 0)
     shift = np.arange(6.0)

@@ -60,7 +60,7 @@ def test_encoder_gives_mean_and_logvar(shape):
 def test_decoder_mirrors_the_encoder(shape):
     decoder = build(networks.Decoder, shape, 6)
     assert decoder(torch.zeros(2, 6)).shape == (2, *shape)
-    sizes, x = [], decoder.grid(torch.zeros(1, 6)).unflatten(1, decoder.shape)
+    sizes, x = [], decoder.grid(torch.zeros(1, 6)).unflatten(1, decoder.shape).permute(0, 3, 1, 2)
     for conv in decoder.convs:
         sizes.append(tuple(x.shape[-2:]))
         x = conv(x)
@@ -369,6 +369,17 @@ def test_guidance_multiplies_the_energys_pull():
     for guidance in (0.0, 1.0, 2.5):
         torch.testing.assert_close(model.noise(z, t, guidance), told - guidance * pulled, rtol=1e-12, atol=1e-12)
     assert not model.noise(z, t).requires_grad
+
+
+@pytest.mark.parametrize("shown", [[], [1], [0, 1], list(range(M))[:-1]])
+@pytest.mark.parametrize("guidance", [0.0, 2.5])
+def test_noise_given_is_noise_of_the_free_modalities(shown, guidance):
+    model, z, t = annealed()
+    free = torch.tensor([m not in shown for m in range(M)])
+    t = torch.where(free[:, None], t.clamp_min(0.05), 0.0)
+    found = model.noise_given(z, free, guidance)(z[free], t[free])
+    torch.testing.assert_close(found, model.noise(z, t, guidance)[free], rtol=1e-10, atol=1e-10)
+    assert not found.requires_grad
 
 
 def test_exact_parts_give_the_score_of_the_joint_density():

@@ -147,8 +147,9 @@ def test_range_of_two_ends(tmp_path, key, low, high):
     ("seed", 0), ("polymnist.seed", 0), ("judge.epochs", 1), ("judge.batch_size", 1), ("judge.feature_dim", 1),
     ("vae.latent_dim", 1), ("vae.epochs", 1), ("vae.batch_size", 1), ("vae.beta", 0.0), ("ebm.fit.hidden", 1),
     ("ebm.fit.layers", 1), ("ebm.fit.steps", 1), ("ebm.langevin_steps", 1), ("ebm.noise_scale", 0.0),
-    ("annealed.fit.hidden", 1), ("annealed.fit.states", 2), ("annealed.fit.steps", 1), ("annealed.fit.batch_size", 2),
-    ("annealed.steps", 2), ("annealed.guidance", 0.0), ("annealed.guidance_per_free", 0.0),
+    ("annealed.fit.hidden", 1), ("annealed.fit.states", 2), ("annealed.fit.steps", 1),
+    ("annealed.fit.contrast_steps", 1), ("annealed.fit.weight_decay", 0.0), ("annealed.fit.batch_size", 2),
+    ("annealed.steps", 2), ("annealed.guidance", 0.0),
     ("baseline.latent_dim", 1), ("baseline.beta.poe", 0.0), ("evaluate.n_samples", 100), ("evaluate.max_subsets", 1)])
 def test_least_value(tmp_path, key, least):
     assert look_up(load_changed(tmp_path, key, least), key) == least

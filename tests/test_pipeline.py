@@ -280,6 +280,21 @@ def fingerprint(folder, *paths):
     return {f: f.read_bytes() for path in paths for f in sorted((folder / path).rglob("*")) if f.is_file()}
 
 
+def test_a_damaged_output_comes_back_as_the_message_says(finished):
+    """The cache must not share the file's bytes on disk (hard links would), or it would be damaged too."""
+    file = finished / "latents/test.safetensors"
+    whole = file.read_bytes()
+    file.chmod(0o644)
+    with open(file, "r+b") as opened:
+        opened.seek(len(whole) // 2)
+        opened.write(bytes([whole[len(whole) // 2] ^ 1]))
+    assert "remove it and run `dvc checkout`" in refused(finished, "stages.references")
+    file.unlink()
+    shell(finished, "dvc", "checkout", "-q")
+    assert file.read_bytes() == whole
+    assert "up to date" in shell(finished, "dvc", "status").stdout
+
+
 @pytest.fixture
 def params_file(finished):
     """params.yaml of the finished clone as a dict, and a way to change it; put back afterwards."""

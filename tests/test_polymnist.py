@@ -262,6 +262,45 @@ def outcome_of(file, content):
         return "refused"
 
 
+def test_an_animated_picture(tmp_path):
+    frames = [Image.fromarray(rng(i).integers(0, 256, (30, 40, 3), dtype=np.uint8)) for i in range(2)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    save_picture(tmp_path / "b.png")
+    assert "a.png holds 2 frames" in refused_folder(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_more_than_8_bits_a_channel(tmp_path, dtype):
+    Image.fromarray(np.full((30, 40), 3000, dtype)).save(tmp_path / "a.tiff")
+    save_picture(tmp_path / "b.png")
+    assert "a.tiff has more than 8 bits a channel" in refused_folder(tmp_path)
+
+
+def test_a_file_of_too_many_bytes(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        save_picture(tmp_path / name)
+    monkeypatch.setattr(polymnist, "MAX_BYTES", 100)
+    assert "a.png is larger than 100 bytes" in refused_folder(tmp_path)
+
+
+def test_a_format_of_a_reader_that_is_not_let_in(tmp_path):
+    (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\nshowpage\n")
+    save_picture(tmp_path / "b.png")
+    assert "a.eps can't be read as a picture" in refused_folder(tmp_path)
+
+
+def test_a_link_out_of_the_folder(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    save_picture(tmp_path / "secret.png")
+    (folder / "a.png").symlink_to(tmp_path / "secret.png")
+    save_picture(folder / "b.png")
+    assert "a.png is a link out of" in refused_folder(folder)
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to("b.png")  # inside it may point anywhere
+    assert len(polymnist.load_backgrounds(str(folder), 2)[0]) == 2
+
+
 # ---- the published tree
 
 SIZES = SimpleNamespace(modalities=2, n_train=5, n_test=3)
@@ -353,3 +392,38 @@ def test_import_refuses_several_sizes(tmp_path):
     file = tree(tmp_path) / "test" / "m1" / "1.3.png"
     Image.new("RGB", (SIDE, SIDE + 4)).save(file)
     assert f"{tmp_path}/test/m1 holds images of several sizes" in refused_tree(tmp_path)
+
+
+def test_import_refuses_a_link_out_of_the_tree(tmp_path):
+    file = tree(tmp_path / "tree") / "test" / "m1" / "1.3.png"
+    file.rename(tmp_path / "elsewhere.png")
+    file.symlink_to(tmp_path / "elsewhere.png")
+    assert "tree/test/m1/1.3.png is a link out of" in refused_tree(tmp_path / "tree")
+
+
+def test_import_refuses_a_folder_that_is_a_link_out_of_the_tree(tmp_path):
+    folder = tree(tmp_path / "tree") / "train" / "m0"
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert "tree/train/m0/0.7.png is a link out of" in refused_tree(tmp_path / "tree")
+
+
+def test_import_does_not_wait_for_a_pipe(tmp_path):
+    import os
+
+    file = tree(tmp_path) / "train" / "m0" / "1.3.png"
+    file.unlink()
+    os.mkfifo(file)
+    assert "train/m0/1.3.png is not a regular file" in refused_tree(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["9999999999.3.png", "1.3333.png", "\u0661.3.png", "1.3\n.png", "-1.3.png"])
+def test_import_refuses_odd_names(tmp_path, name):
+    for file in list(tree(tmp_path).glob("train/*/1.3.png")):
+        file.rename(file.with_name(name))
+    assert "is not named INDEX.LABEL.png" in refused_tree(tmp_path)
+
+
+def test_import_refuses_more_than_fits(tmp_path, monkeypatch):
+    monkeypatch.setattr(polymnist, "MAX_IMPORT", 5 * 2 * 3 * SIDE * SIDE - 1)
+    assert f"5 images of {SIDE}x{SIDE} in 2 modalities are more than" in refused_tree(tree(tmp_path))

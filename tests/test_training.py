@@ -1,15 +1,27 @@
 """The training loop: what it visits, how fast it learns, what it notes, and where it stops."""
 
 import math
+import shutil
 
 import pytest
 import torch
 
-from stages.lib import data, objectives, training
+from stages.lib import objectives, runtime, training
 from stages.lib.runtime import UserError, generator
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 Y = X @ torch.tensor([1.0, -2.0, 0.5]) + 1
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def train(*args, **options):
+    """A training that finds no checkpoint of an earlier one."""
+    shutil.rmtree(runtime.SCRATCH, ignore_errors=True)
+    return training.train(*args, **options)
 
 
 def net():
@@ -27,7 +39,7 @@ def fit(seed=0, model=None, **options):
         return error.square().mean(), {"absolute": error.abs().mean()}
 
     options = {"batch_size": 8, "epochs": 3, "learning_rate": 0.01, **options}
-    return model, training.train("fit", model.parameters(), loss, len(X), generator=generator("cpu", seed), **options)
+    return model, train("fit", model, loss, len(X), generator=generator("cpu", seed), **options)
 
 
 def watch(n=40, of=None, **options):
@@ -41,7 +53,7 @@ def watch(n=40, of=None, **options):
         return weight + (of(len(batches)) if of else 0), {}
 
     options = {"batch_size": 8, "epochs": 1, "learning_rate": 0.01, **options}
-    history = training.train("watch", [weight], loss, n, generator=generator("cpu", 0), **options)
+    history = train("watch", torch.nn.ParameterList([weight]), loss, n, generator=generator("cpu", 0), **options)
     return batches, progress, weights + [weight.item()], history
 
 
@@ -98,12 +110,6 @@ def test_fewer_items_than_a_batch_are_one_batch(n, epochs):
     assert [sorted(batch) for batch in batches] == [list(range(n))] * epochs
 
 
-def test_shuffled_is_a_partition_by_its_generator():
-    run = lambda seed: [index.tolist() for index in data.shuffled(12, 4, generator("cpu", seed))]
-    assert run(0) == run(0) != run(1)
-    assert sorted(sum(run(0), [])) == list(range(12))
-
-
 @pytest.mark.parametrize("steps", [1, 3, 5, 17])
 def test_steps_set_the_length(steps):
     batches, progress, _, history = watch(epochs=None, steps=steps)
@@ -147,10 +153,19 @@ def test_the_optimiser_is_adam_with_a_memory_of_ten_gradients_and_a_hundred_squa
         seen.append(weight.item())
         return next(gradients) * weight, {}
 
-    training.train("adam", [weight], loss, 16, generator=generator("cpu", 0), batch_size=8, epochs=1, learning_rate=0.25)
+    train("adam", torch.nn.ParameterList([weight]), loss, 16, generator=generator("cpu", 0), batch_size=8, epochs=1, learning_rate=0.25)
     assert seen == pytest.approx([0, -0.25], rel=1e-5)
     mean, square = (0.9 * 0.1 * 1 + 0.1 * 3) / (1 - 0.9**2), (0.99 * 0.01 * 1 + 0.01 * 9) / (1 - 0.99**2)
     assert weight.item() == pytest.approx(-0.25 - 0.25 * mean / square**0.5, rel=1e-5)
+
+
+def test_weight_decay_shrinks_by_the_learning_rate():
+    """On a gradient of 1 a step is w <- (1 - lr decay) w - lr (Loshchilov and Hutter 2019), whatever the moments."""
+    weight = torch.nn.Parameter(torch.tensor(8.0))
+    train("decay", torch.nn.ParameterList([weight]), lambda index, progress: (weight, {}), 8, generator=generator("cpu", 0),
+          batch_size=8, epochs=2, learning_rate=0.25, weight_decay=0.5)
+    once = 8 * (1 - 0.125) - 0.25
+    assert weight.item() == pytest.approx(once * (1 - 0.125) - 0.25, rel=1e-5)
 
 
 # ---- history

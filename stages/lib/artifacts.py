@@ -14,6 +14,8 @@ import numpy as np
 
 from stages.lib.runtime import UserError, relative
 
+verified = {}  # SHA-256 of every file that this process has read, by path: what its results follow from
+
 
 def write(path, data, checksum=True):
     """Write the bytes `data` to `path` atomically. Raises `UserError` where the system refuses; the old file stays."""
@@ -58,6 +60,7 @@ def verify(path):
     if found != expected:
         raise UserError(f"{relative(path)}: damaged (its SHA-256 differs from the one noted beside it); "
                         "remove it and run `dvc checkout`, or `dvc repro -f STAGE` to make it again")
+    verified[relative(path)] = found
 
 
 def save_json(path, value, checksum=True):
@@ -70,9 +73,14 @@ def load_json(path, checksum=True):
     if checksum:
         verify(path)
     try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+        return json.loads(Path(path).read_text(), parse_constant=refuse)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{relative(path)}: not JSON ({error}); `git checkout` or `dvc repro` brings it back") from None
+
+
+def refuse(constant):
+    """What JSON itself does not know, NaN and infinities, is an error (ValueError)."""
+    raise ValueError(f"it holds {constant}")
 
 
 def save_array(path, array):
@@ -85,7 +93,10 @@ def save_array(path, array):
 def load_array(path):
     """Memory-map a .npy saved by `save_array` (copy on write: changes never reach the file)."""
     verify(path)
-    return np.load(path, mmap_mode="c", allow_pickle=False)
+    try:
+        return np.lib.format.open_memmap(path, mode="c")  # unlike np.load it knows neither pickles nor archives
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{relative(path)}: not an array of this project ({str(error).splitlines()[0]})") from None
 
 
 def save_tensors(path, tensors, about=None):
@@ -98,15 +109,19 @@ def save_tensors(path, tensors, about=None):
 
 
 def load_tensors(path, device="cpu"):
-    """The dict of tensors and the `about` saved by `save_tensors`; raises `UserError` where damaged."""
+    """The dict of tensors and the `about` saved by `save_tensors`; raises `UserError` where damaged, or NaN or infinite."""
     from safetensors import SafetensorError, safe_open
 
     verify(path)
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])
-    except (SafetensorError, KeyError, TypeError) as error:
+            tensors, about = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{relative(path)}: not a model file of this project ({error})") from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{relative(path)}: {name} holds NaN or infinity; `dvc repro -f STAGE` makes it again")
+    return tensors, about
 
 
 def save_module(path, module, about=None):

@@ -1,4 +1,4 @@
-"""Memory-mapped PolyMNIST and its latents: one uncompressed array a modality and split, shuffled batches on a device."""
+"""Memory-mapped PolyMNIST and its latents: one uncompressed array a modality and split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,19 +39,25 @@ def load_split(split, device="cpu", modalities=None, folder=POLYMNIST):
         if name not in names:
             raise UserError(f"{folder}: no modality {name}; there are {', '.join(names)}")
     load = lambda file: torch.from_numpy(artifacts.load_array(folder / split / file))
-    labels = load("labels.npy").long()
+    labels = load("labels.npy")
+    if labels.dtype != torch.int64 or labels.ndim != 1 or not len(labels) or labels.min() < 0 or labels.max() > 999:
+        raise UserError(f"{folder / split}/labels.npy: {tuple(labels.shape)} {labels.dtype} are not classes from 0 to 999; "
+                        "`dvc repro -f polymnist` makes them again")
     images = {name: load(f"{name}.npy").to(device) for name in modalities or names}
     for name, array in images.items():
         if array.dtype != torch.uint8 or array.ndim != 4 or len(array) != len(labels):
             raise UserError(f"{folder / split / name}.npy: {tuple(array.shape)} {array.dtype} does not fit "
                             f"{len(labels)} labels; `dvc repro -f polymnist` makes it again")
-    crops = load("crops.npy").long().to(device) if (folder / split / "crops.npy").exists() else None
-    return Split(images, labels.to(device), crops)
+    crops = load("crops.npy") if (folder / split / "crops.npy").exists() else None
+    if crops is not None and (crops.dtype != torch.int64 or crops.shape != (len(labels), len(names), 2) or crops.min() < 0):
+        raise UserError(f"{folder / split}/crops.npy: {tuple(crops.shape)} {crops.dtype} are not the crops of {len(labels)} "
+                        f"tuples of {len(names)}; `dvc repro -f polymnist` makes them again")
+    return Split(images, labels.to(device), None if crops is None else crops.to(device))
 
 
 def to_float(images):
-    """uint8 (..., C, H, W) -> float32 in [0, 1]."""
-    return images.float().div_(255)
+    """uint8 (B, C, H, W) -> float32 in [0, 1], in the memory format that convolutions are fastest in."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
 def to_uint8(images):
@@ -67,9 +73,10 @@ def n_classes(labels):
 def load_latents(split, device="cpu", folder=LATENTS):
     """Posterior means and log-variances, float32 (N, M, d) each, of every image of `split`."""
     tensors, about = artifacts.load_tensors(Path(folder) / f"{split}.safetensors", device)
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"{folder}/{split}.safetensors: {name} holds NaN or infinity; `dvc repro -f encode`")
+    shape = tensors["mean"].shape
+    if len(shape) != 3 or tensors["logvar"].shape != shape or len(about["modalities"]) != shape[1]:
+        raise UserError(f"{folder}/{split}.safetensors: {tuple(shape)} are not latents of {len(about['modalities'])} "
+                        "modalities; `dvc repro -f encode` makes them again")
     return tensors["mean"], tensors["logvar"], about["modalities"]
 
 
@@ -81,14 +88,3 @@ def standardisation(mean, logvar):
 def standardised(mean, logvar, shift, scale):
     """Posterior means and standard deviations in units of the aggregate posterior's, (N, M, d) each."""
     return (mean - shift) / scale, torch.exp(0.5 * logvar) / scale
-
-
-def shuffled(n, batch_size, generator):
-    """Yield index tensors (batch_size,) that visit a random permutation of 0..n-1 once, without the ragged end.
-
-    With n < batch_size there is one batch of n.
-    """
-    order = torch.randperm(n, generator=generator, device=generator.device)
-    size = min(n, batch_size)
-    for start in range(0, n - size + 1, size):
-        yield order[start : start + size]

@@ -6,6 +6,8 @@ from stages.lib import artifacts, features, metrics, networks, runtime
 from stages.lib.runtime import UserError
 
 FIGURE_COLUMNS = 5  # samples a digit in Figure 3
+LARGEST = 1e4  # latents beyond are no sample of anything: the VAEs' lie within some tens of 0
+PARTS = ("mean", "covariance", "root")  # of a reference's features; the root is that of the covariance
 
 
 def load_judges(modalities, device):
@@ -28,6 +30,21 @@ def test_tuples(p, n_test, device):
         raise UserError(f"evaluate.tuples: validation wants 100 of the {n_test} test tuples besides the evaluate.n_samples: {n} "
                         "that are reported; raise polymnist.n_test or lower evaluate.n_samples")
     return order[n : 2 * n].to(device)
+
+
+def converged(z, what):
+    """Rows (k,) of latents (n, ...) that are finite and of sane size; what diverged is said and left out, not averaged in.
+
+    Raises `UserError` where that is more than half of them.
+    """
+    size = z.abs().flatten(1).amax(1)
+    kept = torch.nonzero(size < LARGEST).flatten()  # NaN is not less either
+    if len(kept) < len(z):
+        line = f"{what}, {len(z) - len(kept)} of {len(z)} samples diverged"
+        if 2 * len(kept) < len(z):
+            raise UserError(f"{line}; nothing was written. Try a smaller step_size or guidance, or a longer fit")
+        runtime.say(f"WARNING: {line} and are left out of this cell")
+    return kept
 
 
 def figure_rows(labels):
@@ -57,7 +74,7 @@ def judge_and_extract(images_of, n, judge, extract, p):
 
 
 def measure(predicted, labels, found, reference, distance):
-    """The numbers of one cell: coherence, Frechet distance to the reference (mean, covariance), diversity, n_samples.
+    """The numbers of one cell: coherence, Frechet distance to the reference (its PARTS), diversity, n_samples.
 
     `labels` None (nothing observed) leaves coherence out. With fewer samples than features the covariance is singular:
     the row then says so.
@@ -73,10 +90,15 @@ def measure(predicted, labels, found, reference, distance):
 
 
 def reference_statistics(name):
-    """Mean and covariance (float64) of the real test images' features, and of the unimodal VAE's, by modality."""
+    """Mean, covariance and its root (float64) of the features of modality `name`'s real test images, and of its VAE's."""
     tensors, _ = artifacts.load_tensors("results/references/statistics.safetensors")
-    return {kind: (tensors[f"{kind}/{name}/mean"].numpy(), tensors[f"{kind}/{name}/covariance"].numpy())
-            for kind in ("real", "vae")}
+    return {kind: tuple(tensors[f"{kind}/{name}/{part}"].numpy() for part in PARTS) for kind in ("real", "vae")}
+
+
+def statistics(found):
+    """The PARTS of features (N, F)."""
+    mean, covariance = metrics.feature_statistics(found)
+    return mean, covariance, metrics.symmetric_sqrt(covariance)
 
 
 def about(p, device):

@@ -17,13 +17,14 @@ def symmetric_sqrt(matrix):
     return (vectors * np.sqrt(values.clip(0))) @ vectors.T
 
 
-def frechet(mean_a, covariance_a, mean_b, covariance_b):
-    """Frechet distance of two Gaussians (Heusel et al. 2017): |a - b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2).
+def frechet(mean_a, covariance_a, mean_b, covariance_b, root_b=None):
+    """Frechet distance of two Gaussians (Heusel et al. 2017): |a - b|^2 + tr(A + B - 2 (B^1/2 A B^1/2)^1/2).
 
-    The root of the symmetric product has the trace of that of AB, without complex numbers.
+    The root of the symmetric product has the trace of that of AB, without complex numbers. root_b: B^1/2 where it is at
+    hand, as of a reference to which many are compared.
     """
-    root = symmetric_sqrt(covariance_a)
-    values = np.linalg.eigvalsh(root @ covariance_b @ root)
+    root = symmetric_sqrt(covariance_b) if root_b is None else root_b
+    values = np.linalg.eigvalsh(root @ covariance_a @ root)
     difference = mean_a - mean_b
     distance = difference @ difference + np.trace(covariance_a) + np.trace(covariance_b) - 2 * np.sqrt(values.clip(0)).sum()
     return float(max(distance, 0.0))

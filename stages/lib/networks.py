@@ -17,6 +17,11 @@ def pyramid(size):
     return sizes
 
 
+def flat(x):
+    """Feature maps (B, C, H, W) -> (B, H*W*C): pixel by pixel, as channels_last has them in memory, so nothing is copied."""
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
 def initialise(net, last):
     """He initialisation, the last layer's small: PyTorch's default shrinks the signal by half a layer, and a short
     training never makes up for it (docs/experiments.md)."""
@@ -39,12 +44,13 @@ class Encoder(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, CHANNELS))
         self.out = nn.Linear(CHANNELS[-1] * pyramid(height)[-1] * pyramid(width)[-1], 2 * latent_dim)
         initialise(self, last=self.out)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
         x = 4 * (x - 0.5)  # pixels in [0, 1] -> about unit scale
         for conv in self.convs:
             x = F.silu(conv(x))
-        mean, logvar = self.out(x.flatten(1)).chunk(2, dim=1)  # B, d each
+        mean, logvar = self.out(flat(x)).chunk(2, dim=1)  # B, d each
         return mean, logvar
 
 
@@ -55,7 +61,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels, height, width = image_shape
         heights, widths = pyramid(height)[::-1], pyramid(width)[::-1]
-        self.shape = CHANNELS[-1], heights[0], widths[0]
+        self.shape = heights[0], widths[0], CHANNELS[-1]
         self.grid = nn.Linear(latent_dim, CHANNELS[-1] * heights[0] * widths[0])
         outputs = (*CHANNELS[-2::-1], channels)
         self.convs = nn.ModuleList(
@@ -65,9 +71,10 @@ class Decoder(nn.Module):
             for i, (a, b) in enumerate(zip(CHANNELS[::-1], outputs)))
         initialise(self, last=self.convs[-1])
         nn.init.constant_(self.convs[-1].bias, 0.5)  # mid-grey: pixels lie in [0, 1]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, z):
-        x = F.silu(self.grid(z)).unflatten(1, self.shape)  # B, 128, 4, 4
+        x = F.silu(self.grid(z)).unflatten(1, self.shape).permute(0, 3, 1, 2)  # B, 128, 4, 4, in channels_last
         for conv in self.convs[:-1]:
             x = F.silu(conv(x))
         return self.convs[-1](x)  # B, C, H, W
@@ -87,11 +94,12 @@ class Trunk(nn.Module):
                                    for i, (a, b) in enumerate(zip(widths, widths[1:])))
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
         self.out = nn.Linear(CHANNELS[-1] * pyramid(height)[-1] * pyramid(width_in)[-1], width)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
         for conv, norm in zip(self.convs, self.norms):
             x = F.relu(norm(conv(x)))
-        return self.out(x.flatten(1))
+        return self.out(flat(x))
 
 
 class Classifier(nn.Module):
@@ -178,7 +186,10 @@ def joint(model, dim, hidden, layers):
 
 
 class SideBySide(nn.Module):
-    """An MLP a modality, all evaluated at once: (M, B, inputs) -> (M, B, outputs)."""
+    """An MLP a modality, all evaluated at once: (M, B, inputs) -> (M, B, outputs).
+
+    With `chosen`, bool (M,), only theirs: (C, B, inputs) -> (C, B, outputs).
+    """
 
     def __init__(self, modalities, widths):
         super().__init__()
@@ -187,10 +198,11 @@ class SideBySide(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(modalities, 1, b) for _, b in pairs)
         self.weights[-1].data *= 0.1  # outputs near zero at first
 
-    def forward(self, x):
+    def forward(self, x, chosen=None):
+        pick = lambda part: part if chosen is None else part[chosen]
         for weight, bias in zip(self.weights[:-1], self.biases):
-            x = F.silu(torch.baddbmm(bias, x, weight))  # M, B, hidden
-        return torch.baddbmm(self.biases[-1], x, self.weights[-1])
+            x = F.silu(torch.baddbmm(pick(bias), x, pick(weight)))  # M, B, hidden
+        return torch.baddbmm(pick(self.biases[-1]), x, pick(self.weights[-1]))
 
 
 class Annealed(nn.Module):
@@ -209,19 +221,19 @@ class Annealed(nn.Module):
         self.ratios = SideBySide(modalities, [inputs, hidden, hidden, states])
         self.prior = nn.Parameter(torch.zeros(states))  # logits of pi
 
-    def denoise(self, z, t, states):
+    def denoise(self, z, t, states, chosen=None):
         """Estimates of the clean latents and of the noise by `base`, (M, B, d) each, from z = alpha x + sigma eps.
 
-        `states` (M, B, K), or (K,) for all, are the probabilities of the shared states that it is told. The network
-        predicts alpha eps - sigma x (Salimans and Ho 2022), which is of unit scale at every level.
+        `states` (M, B, K), or (K,) for all, are the probabilities of the shared states that it is told; `chosen` as in
+        SideBySide. The network predicts alpha eps - sigma x (Salimans and Ho 2022), which is of unit scale at every level.
         """
         alpha, sigma = (part[..., None] for part in noising.signal_and_noise(t))
-        v = self.base(torch.cat([z, noising.embed(t), states.expand(*t.shape, -1)], -1))
+        v = self.base(torch.cat([z, noising.embed(t), states.expand(*t.shape, -1)], -1), chosen)
         return alpha * z - sigma * v, sigma * z + alpha * v
 
-    def log_ratios(self, z, t):
-        """log r_mk(z_m, t_m) of every modality and state, (M, B, K)."""
-        return self.ratios(torch.cat([z, noising.embed(t)], -1))
+    def log_ratios(self, z, t, chosen=None):
+        """log r_mk(z_m, t_m) of every modality and state, (M, B, K); `chosen` as in SideBySide."""
+        return self.ratios(torch.cat([z, noising.embed(t)], -1), chosen)
 
     def untold(self):
         """The prior probabilities of the shared states, (K,): all there is to tell where nothing is known."""
@@ -251,3 +263,26 @@ class Annealed(nn.Module):
         with torch.no_grad():
             _, told = self.denoise(z, t, self.rest(z, t))
         return told - guidance * sigma[..., None] * self.pull(z, t)
+
+    def noise_given(self, observed, free, guidance=0.0):
+        """`noise` of the free modalities (bool (M,)) alone, the others of `observed` (M, B, d) standing at level 0.
+
+        Returns a function of z and t of the free ones, (F, B, d) and (F, B). The same as `noise` for about half the work:
+        what is observed speaks once, and nothing is computed that sampling would throw away.
+        """
+        with torch.no_grad():
+            clean = observed[~free]
+            said = self.prior + self.log_ratios(clean, clean.new_zeros(clean.shape[:2]), ~free).sum(0)  # B, K
+
+        def estimate(z, t):
+            _, sigma = noising.signal_and_noise(t)
+            with torch.enable_grad():
+                z = z.detach().requires_grad_()
+                log_r = self.log_ratios(z, t, free)  # F, B, K
+                states = said + log_r.sum(0)
+                pull = torch.autograd.grad(torch.logsumexp(states, -1).sum(), z)[0]
+            with torch.no_grad():
+                _, told = self.denoise(z, t, (states - log_r).softmax(-1), free)
+            return told - guidance * sigma[..., None] * pull
+
+        return estimate

@@ -82,16 +82,17 @@ class EBM(Section):
 class AnnealedFit(Section):
     hidden: Count
     states: Annotated[int, Field(ge=2)]
+    contrast_steps: Count
     steps: Count
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Positive
+    weight_decay: NonNegative
 
 
 class Annealed(Section):
     fit: AnnealedFit
     steps: Annotated[int, Field(ge=2)]
     guidance: NonNegative
-    guidance_per_free: NonNegative
 
 
 class Betas(Section):

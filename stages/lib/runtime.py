@@ -1,14 +1,19 @@
 """Device, allocator, seeds, determinism, and how a stage starts and fails.
 
-Every stage ends with `runtime.run(main)`: a `UserError` becomes one line on stderr and exit code 2.
+Every stage ends with `runtime.run(main)`: a `UserError` becomes one line on stderr and exit code 2, SIGINT and SIGTERM
+end it with 130 and 143. It begins with `runtime.begin(name)`, so that no two processes write the same outputs.
 """
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import platform
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 # Loading torch takes a second or more; a stage that fails on its parameters should not wait for it.
@@ -18,16 +23,103 @@ class UserError(Exception):
     """Something the user can mend: the message names the key or file, and the remedy, in one line."""
 
 
+class Stopped(BaseException):
+    """SIGINT or SIGTERM came; `signum` says which. Not an `Exception`: nothing but `run` should catch it."""
+
+    def __init__(self, signum):
+        self.signum = signum
+        super().__init__(signal.Signals(signum).name)
+
+
+SCRATCH = Path(".checkpoints")  # locks and checkpoints; outside DVC's outs, which it deletes before a stage runs
+_at_success, _signals = [], {"held": False, "came": None}
+
+
 def run(main):
-    """Call `main()` as a command: 2 for a `UserError`, 130 for Ctrl-C, one line on stderr for either."""
+    """Call `main()` as a command. Exit codes: 2 for a `UserError`, 130 for SIGINT, 143 for SIGTERM, one line on stderr."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _on_signal)
     try:
         main()
+        for action in _at_success:
+            action()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except Stopped as stopped:
+        print(f"stopped by {stopped}", file=sys.stderr)
+        sys.stderr.flush()
+        sys.exit(128 + stopped.signum)
+
+
+def say(line):
+    """One line to the user, beside whatever a progress bar shows."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def at_success(action):
+    """Have `run` call `action()` once main has returned, its outputs written."""
+    _at_success.append(action)
+
+
+def _on_signal(signum, frame):
+    signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
+    _signals["came"] = signum
+    if not _signals["held"]:
+        raise Stopped(signum)
+
+
+@contextlib.contextmanager
+def stop_between_steps():
+    """Inside, SIGINT and SIGTERM wait for the next call of the function that this yields, which then returns True."""
+    _signals["held"] = True
+    try:
+        yield lambda: _signals["came"] is not None
+    finally:
+        _signals["held"] = False
+    if _signals["came"] is not None:
+        raise Stopped(_signals["came"])
+
+
+def begin(*name, patience=60):
+    """Make this process the only one that runs stage `name`; it stops when DVC, where DVC started it, is gone.
+
+    A killed `dvc repro` leaves its child running, which could write into the outputs of the next run (DESIGN, section 3).
+    Waits `patience` seconds for another process of this stage, then raises `UserError`. The lock ends with the process.
+    """
+    stage = " ".join(name)
+    path = SCRATCH / f"{stage}.lock"
+    try:
+        SCRATCH.mkdir(exist_ok=True)
+        file = open(path, "w")
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror})") from None
+    _at_success.append(file.close)  # and keeps it open until then
+    end, said = time.monotonic() + patience, False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise UserError(f"{stage}: another process is running this stage in this folder; wait for it or end it "
+                                f"(it holds {path})") from None
+            if not said:
+                print(f"{stage}: waiting for another process that runs this stage", file=sys.stderr, flush=True)
+                said = True
+            time.sleep(0.2)
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_stop_with_parent, args=[os.getppid()], daemon=True).start()
+
+
+def _stop_with_parent(parent):
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    print("DVC is gone: stopping", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def setup():
@@ -40,7 +132,7 @@ def setup():
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS needs it before CUDA starts
     import torch
 
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # torch.use_deterministic_algorithms(True) would load its compiler: a second
     # Filling fresh tensors with NaN guards code that reads before writing; ours does not, and it costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
@@ -64,6 +156,34 @@ def keep_freed_memory():
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older glibc takes no more than 32 MiB
+
+
+def products(device):
+    """The type that `fast_products` rounds the inputs of float32 matrix products to on `device`."""
+    import torch
+
+    if device.type == "cuda":
+        return "tf32"
+    can = torch.cpu.get_capabilities()
+    return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "ieee"  # without them bfloat16 is slower
+
+
+@contextlib.contextmanager
+def fast_products(device):
+    """Inside, large float32 matrix products round their inputs as `products` says and add up in float32.
+
+    For training and sampling, where it is twice as fast and does no harm (docs/experiments.md); measures stay in float32.
+    By what the processor has and not by a timing, so that one machine always gives the same bytes.
+    """
+    import torch
+
+    family = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
+    before = family.fp32_precision
+    family.fp32_precision = products(device)
+    try:
+        yield
+    finally:
+        family.fp32_precision = before
 
 
 def generator(device, *key):
@@ -98,6 +218,7 @@ def describe(device):
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "products": products(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
