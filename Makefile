@@ -15,8 +15,10 @@ $(READY): requirements.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/)
-	dvc repro
+JOBS ?= $(shell python3 -c 'import os; print(os.cpu_count())')
+repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/), JOBS stages at once (as many as there are cores)
+	python -m cluster.rules > .dvc/tmp/rules.mk
+	$(MAKE) --no-print-directory --keep-going --jobs $(JOBS) --file .dvc/tmp/rules.mk
 
 test: $(READY)    ## all tests, the pipeline's too
 	python -m pytest

@@ -29,7 +29,7 @@ def main():
     method = parser.parse_args().method
     p = params.load()
     runtime.begin("evaluate", method)
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     test = data.load_split("test", device)
     names = test.modalities
     index = evaluation.test_tuples(p, len(test), device)
@@ -51,7 +51,7 @@ def main():
             of_size = [of_size[i] for i in sorted(kept.tolist())]
         cells += of_size
 
-    rows, shown, judged = [], {}, {}
+    rows, shown, judged, cells_of = [], {}, {}, {name: [] for name in names}
     for subset in tqdm(cells, f"evaluate {method}", unit="subset", disable=not sys.stderr.isatty()):
         z = latents(subset, seeds(subset))
         kept = evaluation.converged(z, f"evaluate {method}: given {posteriors.subset_name(subset)}")
@@ -72,11 +72,14 @@ def main():
                 row["distance_to_unimodal_vae"] = metrics.frechet(
                     *metrics.feature_statistics(found), *references[target]["vae"])
                 shown[f"given_rest_{target}"] = images[evaluation.figure_rows(own)]
+            place = torch.searchsorted(kept, evaluation.page_rows(labels)).clamp(max=len(kept) - 1)  # one that diverged: the next
+            cells_of[target].append(images[place])
             rows.append({**row, "seed": p.seed})
     every, most, by_modality = metrics.agreement(torch.stack([judged[name] for name in names], 1))
     unconditional = {"all_agree": every, f"{WORDS[len(names) - 1]}_agree": most, "agreement": dict(zip(names, by_modality))}
     if any("warning" in row for row in rows):
         print(f"WARNING: evaluate {method}: {next(r['warning'] for r in rows if 'warning' in r)}", file=sys.stderr)
+    shown.update({f"cells_{name}": torch.stack(found) for name, found in cells_of.items()})  # its rows' order; row, tuple, C, H, W
     for name, images in shown.items():
         artifacts.save_array(OUT / method / f"{name}.npy", images.cpu().numpy())
     artifacts.save_json(OUT / method / "results.json", {

@@ -28,7 +28,7 @@ import torch._dynamo
 import yaml
 from PIL import Image
 
-from stages.lib import runtime
+from stages.lib import checkpoints, runtime
 from tests.test_pipeline import BIN, ROOT, clone, commit
 
 TINY = {"polymnist.digits": "embedded", "polymnist.n_train": 400, "polymnist.n_test": 200, "judge.epochs": 1, "judge.batch_size": 32,
@@ -62,6 +62,7 @@ def start(folder, stage, fault=None, **environment):
             os.dup2(writing, stream)
         os.chdir(folder)
         os.environ.update(environment)
+        checkpoints.as_started.cache_clear()
         sys.argv = stage.split()
         if fault:
             fault()
@@ -180,8 +181,10 @@ def dvc_kills(expected, count, signals, dice):
                     break
                 except subprocess.TimeoutExpired:
                     signum = dice.choice(signals)
-                    # Ctrl-C in a terminal reaches the whole group; the others dvc alone, whose child lives on for a moment.
-                    (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
+                    # Ctrl-C in a terminal reaches the whole group, as `timeout` and schedulers do; `kill` dvc alone, whose
+                    # child lives on for a moment.
+                    whole = signum == signal.SIGINT or signum == signal.SIGTERM and dice.random() < 0.5
+                    (os.killpg if whole else os.kill)(process.pid, signum)
                     process.wait()
                     process.stdout.close()
                     tally["injected"] += 1

@@ -123,6 +123,7 @@ class FID(Section):
 class Params(Section):
     profile: str
     seed: Annotated[int, Field(ge=0)]
+    threads: Count
     polymnist: PolyMNIST
     judge: Judge
     vae: VAE
