@@ -176,8 +176,8 @@ def import_tree(folder, p):
             for _, file in files[:n]:
                 stay_inside(file, folder, f"polymnist.import_dir: {file}")
                 stack.append(open_picture(file, f"polymnist.import_dir: {file}"))
-                if stack[-1].shape != stack[0].shape:
-                    raise UserError(f"polymnist.import_dir: {file} is of another size than {files[0].name}")
+                if stack[-1].shape != stack[0].shape:  # at once: one small image may be followed by thousands of large ones
+                    raise UserError(f"polymnist.import_dir: {where} holds images of several sizes")
                 if stack[0].nbytes * len(names) * p.modalities > MAX_IMPORT:
                     raise UserError(f"polymnist.import_dir: {len(names)} images of {stack[0].shape[1]}x{stack[0].shape[0]} in "
                                     f"{p.modalities} modalities are more than {MAX_IMPORT:,} bytes; make them smaller")
