@@ -14,9 +14,9 @@ from stages.lib import artifacts, data, networks, params, runtime
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    params.load()
+    p = params.load()
     runtime.begin("encode")
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     for split in ("train", "test"):
         images = data.load_split(split, device).images
         means, logvars = [], []

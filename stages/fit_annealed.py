@@ -27,7 +27,7 @@ def main():
     p = params.load()
     runtime.begin("fit_annealed")
     fit = p.annealed.fit
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     mean, logvar, modalities = data.load_latents("train", device)
     standard = data.standardisation(mean, logvar)
     mean, std = (part.transpose(0, 1).contiguous() for part in data.standardised(mean, logvar, **standard))  # M, N, d

@@ -18,7 +18,7 @@ def main():
     p = params.load()
     runtime.begin("fit_ebm")
     fit = p.ebm.fit
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     mean, logvar, modalities = data.load_latents("train", device)
     standard = data.standardisation(mean, logvar)
 

@@ -146,7 +146,8 @@ def open_picture(file, what):
                     raise UserError(f"{what} has {image.width}x{image.height} pixels; {MAX_PIXELS:,} are the most")
                 if getattr(image, "n_frames", 1) > 1:
                     raise UserError(f"{what} holds {image.n_frames} frames; give one picture")
-                if image.mode.startswith(("I", "F")):  # Pillow would clip their values instead of scaling them
+                # Pillow would clip grey values of more than 8 bits, and take the upper 8 bits of colours.
+                if image.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in image.tile):
                     raise UserError(f"{what} has more than 8 bits a channel; convert it to 8")
                 return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, RuntimeError, TypeError, KeyError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -176,12 +177,13 @@ def import_tree(folder, p):
             for _, file in files[:n]:
                 stay_inside(file, folder, f"polymnist.import_dir: {file}")
                 stack.append(open_picture(file, f"polymnist.import_dir: {file}"))
+                if stack[-1].shape != stack[0].shape:  # at once: one small image may be followed by thousands of large ones
+                    raise UserError(f"polymnist.import_dir: {where} holds images of several sizes")
                 if stack[0].nbytes * len(names) * p.modalities > MAX_IMPORT:
                     raise UserError(f"polymnist.import_dir: {len(names)} images of {stack[0].shape[1]}x{stack[0].shape[0]} in "
                                     f"{p.modalities} modalities are more than {MAX_IMPORT:,} bytes; make them smaller")
-            sizes = {picture.shape for picture in stack} | {image.transpose(0, 2, 3, 1)[0].shape for image in images[:1]}
-            if len(sizes) > 1:
-                raise UserError(f"polymnist.import_dir: {where} holds images of several sizes, or other than m0's")
+            if images and stack[0].shape[:2] != images[0].shape[2:]:
+                raise UserError(f"polymnist.import_dir: {where} holds images of another size than m0's")
             images.append(np.ascontiguousarray(np.stack(stack).transpose(0, 3, 1, 2)))
         splits[split] = images, np.array([label for _, label in listed], np.int64), None
     return splits, {"dataset": "polymnist (published images)", "digits": "imported"}

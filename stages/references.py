@@ -21,7 +21,7 @@ def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
     runtime.begin("references")
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     test, train = (data.load_split(split, device) for split in ("test", "train"))
     judges = evaluation.load_judges(test.modalities, device)
     extract = features.extractor(p, device)

@@ -1,9 +1,11 @@
-"""Figures 1 to 3, the full grid, training curves, plot data, metrics.json and the paper's claims -> reports/.
+"""Figures 1 to 3, the full grid, training curves, plot data, metrics.json, the paper's claims and a page of it all -> reports/.
 
     python -m stages.report
 """
 
 import argparse
+import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages.lib import artifacts, claims, data, figures, params, runtime, seeds
+from stages.lib import artifacts, claims, data, evaluation, figures, page, params, runtime, seeds
 
 OUT = Path("reports")
 RESULTS = Path("results")
@@ -53,14 +55,21 @@ def main():
     for name, figure in tqdm(draw.items(), "report", unit="figure", disable=not sys.stderr.isatty()):
         figures.save(figure(), OUT / "figures" / name, caption if name in ("figure2", "grid") else shown)
 
-    artifacts.save_json(OUT / "metrics.json", rounded({
+    artifacts.save_json(OUT / "table.json", rounded({
         "dataset": provenance["dataset"], "profile": p.profile, "seeds": of, "device": references["device"],
         "torch": references["torch"], "samples_per_cell": rows[0]["n_samples"],
         "judges": artifacts.load_json("models/judge/accuracy.json")["judges"], **table, "standard_deviation": spread}), checksum=False)
+    artifacts.save_json(OUT / "metrics.json", rounded({method: headline(table[method], names, distance) for method in METHODS}), checksum=False)
     verdicts = claims.check(table, distance, [each["table"] for each in runs if set(each["table"]) == set(table)])
     artifacts.write(OUT / "claims.md", claims.markdown(verdicts, caption).encode(), checksum=False)
+    facts = {"Data": provenance["dataset"], "Profile": p.profile, "Seeds": ", ".join(map(str, several)),
+             "Size": f"{provenance['n_train']} training tuples, {rows[0]['n_samples']} samples a cell{unsure}",
+             "Device": f"{references['device']}, torch {references['torch']}", "Code": code()}
+    whole = page.page(facts, names, METHODS, REFERENCES, distance, runs, verdicts, captioned(names),
+                      {method: results[method]["rows"] for method in METHODS}, *samples(p, names, results))
+    artifacts.write(OUT / "index.html", whole.encode(), checksum=False)
     save_plots(rows, table, histories, names, distance)
-    print(f"report: {sum(claims.verdict(v) == 'holds' for v in verdicts)} of {len(verdicts)} claims hold; see {OUT}/claims.md", flush=True)
+    print(f"report: {sum(claims.verdict(v) == 'holds' for v in verdicts)} of {len(verdicts)} claims hold; see {OUT}/index.html", flush=True)
 
 
 def tabulate(rows, results, reference_rows, distance):
@@ -78,6 +87,16 @@ def tabulate(rows, results, reference_rows, distance):
     for row in reference_rows:
         table.setdefault(row["method"], {})[row["target"]] = {key: row[key] for key in columns[:3]}
     return table
+
+
+def headline(table, names, distance):
+    """The few numbers of one method that one looks at first, flat, for `dvc metrics` and `dvc exp show`."""
+    steps = [f"given{k}" for k in range(1, len(names))]
+    mean = lambda metric: sum(table[name][step][metric] for name in names for step in steps) / len(names) / len(steps)
+    found = {f"{target}_{key}": table[target][steps[-1]][metric] for target in sorted(TARGETS)
+             for key, metric in (("coherence", "coherence"), ("distance", distance))}
+    found.update(mean_coherence=mean("coherence"), mean_distance=mean(distance), all_agree=table["unconditional"]["all_agree"])
+    return {**found, **({"energy_auroc": table["energy_auroc"]} if "energy_auroc" in table else {})}
 
 
 def figure1(names):
@@ -100,6 +119,42 @@ def figure3(names):
     pictures = [figures.tile(i.reshape(-1, 5, *i.shape[1:])) for i in images]
     rest = ", ".join(name[1:] for name in names if name != SHOWN)
     return figures.panels(pictures, [f"unimodal VAE, {SHOWN}", f"EB-MVAE given {rest}", f"MoPoE given {rest}", "EB-MVAE annealed"])
+
+
+def captioned(names):
+    """Figures 1 to 3 for the page: [(title, alternative text, PNG bytes)]."""
+    rest = ", ".join(name for name in names if name != SHOWN)
+    told = {
+        "figure1": ("(a) Training tuples, a column a modality; unconditional samples of (b) MoPoE, (c) EB-MVAE and (d) the annealed "
+                    "EB-MVAE.", "Four panels of small pictures, a tuple a row and a modality a column: training tuples, then what "
+                    "MoPoE, EB-MVAE and annealed EB-MVAE draw given nothing. How often the digits of a tuple agree is in the table "
+                    "of key numbers."),
+        "figure2": (f"Coherence (left) and Fréchet distance (right) against the number of observed modalities, for {' and '.join(TARGETS)}; "
+                    "bands, with several seeds, are their standard deviation.", "Line plots, a line a method, dashed lines for the unimodal VAE and "
+                    "real images. Each point is the mean of the cells of its target in the grid below."),
+        "figure3": (f"{SHOWN}, a digit a row: (a) the unimodal VAE's reconstructions; given {rest}: (b) EB-MVAE, (c) MoPoE and (d) the "
+                    "annealed EB-MVAE.", f"Four panels of samples of {SHOWN}, five of each digit. Coherence and distance given all "
+                    "others are in the last rows of the grid below."),
+    }
+    return [(*texts, (OUT / "figures" / f"{name}.png").read_bytes()) for name, texts in told.items()]
+
+
+def samples(p, names, results):
+    """What the page shows of a few test tuples: samples of every cell, the real images, their digits, the samplers' way."""
+    test = data.load_split("test")
+    index = evaluation.test_tuples(p, len(test), "cpu")
+    shown = index[evaluation.page_rows(test.labels[index])]
+    load = lambda method, kind: {name: artifacts.load_array(RESULTS / method / f"{kind}_{name}.npy") for name in names}
+    ways = {method: {**of["trajectory"], "images": load(method, "trajectory")} for method, of in results.items() if "trajectory" in of}
+    return ({method: load(method, "cells") for method in METHODS}, {name: test.images[name][shown].numpy() for name in names},
+            test.labels[shown].tolist(), ways)
+
+
+def code():
+    """What code this is, for the page: a file can't tell the commit it will be part of."""
+    files = {file.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path("stages").rglob("*.py"))}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return f"that of the commit that holds this file; SHA-256 of stages/**/*.py {digest[:12]}…"
 
 
 def training_histories(names):

@@ -23,7 +23,7 @@ def main():
     method = parser.parse_args().method
     p = params.load()
     runtime.begin("train_baseline", method)
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     train, test = data.load_split("train", device), data.load_split("test", device)
     names, dim = train.modalities, p.baseline.latent_dim
 

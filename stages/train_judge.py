@@ -19,7 +19,7 @@ def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
     runtime.begin("train_judge")
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     train, test = (data.load_split(split, device) for split in ("train", "test"))
     mnist = artifacts.load_json(data.POLYMNIST / "provenance.json")["digits"] == "mnist"
     classes = data.n_classes(train.labels)

@@ -20,7 +20,7 @@ def main():
     modality = parser.parse_args().modality
     p = params.load()
     runtime.begin("train_vae", modality)
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     train, test = (data.load_split(split, device, [modality]) for split in ("train", "test"))
     images, test_images = train.images[modality], test.images[modality]
     judge = artifacts.load_module(f"models/judge/{modality}.safetensors", networks.Classifier, device)

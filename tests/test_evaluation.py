@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def parameters(seed=0, n_samples=10, batch_size=4, steps=5, tuples="test", posterior_scale=1.0):
     return SimpleNamespace(seed=seed, evaluate=SimpleNamespace(tuples=tuples, n_samples=n_samples, batch_size=batch_size),
-                           annealed=SimpleNamespace(steps=steps, guidance=2.5),
+                           annealed=SimpleNamespace(steps=steps, guidance=2.5, guidance_below=0.6, evidence=4.0),
                            ebm=SimpleNamespace(langevin_steps=steps, step_size=0.5, noise_scale=1.0,
                                                fit=SimpleNamespace(posterior_scale=posterior_scale)),
                            fid=SimpleNamespace(inception_weights="none"))
@@ -225,6 +225,12 @@ def test_about_names_seed_distance_and_device_but_no_host():
     assert set(about) == {"seed", "distance", "device", "threads", "products", "torch", "python"}
 
 
+def test_the_page_shows_the_first_tuple_of_each_of_the_first_classes():
+    labels = torch.tensor([7, 3, 3, 0, 7, 9, 1, 0, 8])
+    assert evaluation.page_rows(labels).tolist() == [3, 6, 1, 0, 8]  # digits 0, 1, 3, 7, 8
+    assert evaluation.page_rows(torch.tensor([2, 2])).tolist() == [0]
+
+
 # ---- stage evaluate: samplers of each method, with small functions in place of the networks
 
 NAMES, N, D = ["m1", "m2", "m3"], 12, 2
@@ -266,11 +272,11 @@ class Model:
     def score(self, z):
         return -self.gradient(z.view(-1, len(NAMES), D)).flatten(1)
 
-    def noise_given(self, observed, free, guidance):
+    def noise_given(self, observed, free, guidance, below, evidence):
         def estimate(z_free, t_free):
             z, t = observed.clone(), torch.zeros(observed.shape[:2])
             z[free], t[free] = z_free, t_free
-            self.asked.append((z, t, guidance))
+            self.asked.append((z, t, guidance, below, evidence))
             return (t[..., None] * (z - guidance * self.gradient(z.transpose(0, 1)).transpose(0, 1)))[free]
         return estimate
 
@@ -342,25 +348,25 @@ def test_eb_mvae_samples_in_standardised_units(monkeypatch):
 
 def test_annealed_samples_in_standardised_units(monkeypatch):
     """A model for which all latents are 0 takes z for noise: what is free ends at the shift, whatever is observed."""
-    model = SimpleNamespace(noise_given=lambda observed, free, guidance: lambda z, t: z / noising.signal_and_noise(t)[1][..., None])
+    model = SimpleNamespace(noise_given=lambda observed, free, *_: lambda z, t: z / noising.signal_and_noise(t)[1][..., None])
     sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model)
     z = sample(("m2",), SEEDS)[:, [0, 2]]
     torch.testing.assert_close(z, standardisation()["shift"][[0, 2]].expand_as(z), rtol=0, atol=1e-5)
 
 
 def test_annealed_asks_its_model_in_its_own_order(monkeypatch):
-    """Modalities first; levels 0 and standardised posterior samples where observed; the guidance of params.yaml."""
+    """Modalities first; levels 0 and standardised posterior samples where observed; guidance and evidence of params.yaml."""
     sample, _, _, model = energy_based(monkeypatch, "eb_mvae_annealed", batch_size=8, steps=6)
     sample(("m1", "m3"), SEEDS)
     standard, observed = standardisation(), torch.tensor([True, False, True])
     expected = ((posterior_samples() - standard["shift"]) / standard["scale"]).transpose(0, 1)  # M, N, d
     assert len(model.asked) == 2 * 6  # batches, steps
-    for i, (z, t, guidance) in enumerate(model.asked):
+    for i, (z, t, *how) in enumerate(model.asked):
         rows = slice(0, 8) if i < 6 else slice(8, 12)
         level = torch.linspace(sampling.FIRST, sampling.LAST, 6)[i % 6]
         assert torch.equal(t, torch.where(observed, 0.0, level)[:, None].expand(3, len(SEEDS[rows])))
         torch.testing.assert_close(z[observed], expected[:, rows][observed], rtol=1e-4, atol=1e-5)
-        assert guidance == 2.5
+        assert how == [2.5, 0.6, 1 + 4 / 2]  # two are observed
 
 
 def test_annealed_network_generates_by_its_own_noise_estimate(monkeypatch):
@@ -373,7 +379,13 @@ def test_annealed_network_generates_by_its_own_noise_estimate(monkeypatch):
     sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model, batch_size=100)
     found, standard = sample(("m2",), SEEDS), standardisation()
     free, observed = torch.tensor([True, False, True]), (posterior_samples() - standard["shift"]) / standard["scale"]
-    by_hand = lambda z, t: torch.stack(model.noise(torch.stack(z.unbind(1)), torch.stack(t.unbind(1)), 2.5).unbind(0), 1)
+    speak = model.log_ratios
+    model.log_ratios = lambda z, t: speak(z, t) * torch.where(free, 1.0, 5.0)[:, None, None]  # 1 + 4 / 1
+
+    def by_hand(z, t):
+        guidance = 2.5 if t.max() <= 0.6 else 0.0
+        return torch.stack(model.noise(torch.stack(z.unbind(1)), torch.stack(t.unbind(1)), guidance).unbind(0), 1)
+
     expected = sampling.annealed(by_hand, observed, free, SEEDS, 5) * standard["scale"] + standard["shift"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
@@ -385,6 +397,21 @@ def test_energies_given_nothing_do_not_see_the_posteriors(monkeypatch, method):
     sample, *_ = energy_based(monkeypatch, method, posterior=[part + 1 for part in latents()])
     assert torch.equal(sample((), SEEDS), expected)
     assert not torch.equal(sample(("m1",), SEEDS)[:, 1:], expected[:, 1:])
+
+
+@ENERGIES
+def test_a_trajectory_ends_where_the_cell_does(monkeypatch, method):
+    """From the observed posterior sample and noise, by the same steps, in the VAEs' units; chosen rows are those of the whole."""
+    sample, *_ = energy_based(monkeypatch, method, own, steps=8)
+    rows = torch.tensor([7, 2, 5])
+    decoders = {name: lambda z: (z * 20 + 128)[..., None, None] / 255 for name in NAMES}  # "images" of d channels, one pixel
+    images, steps = evaluate.trajectory(8, decoders, lambda watch: sample(("m1",), [SEEDS[i] for i in rows], rows, watch))
+    assert steps == [0, 1, 2, 4, 8] and list(images) == [f"trajectory_{name}" for name in NAMES]
+    whole = sample(("m1",), SEEDS)[rows]
+    for m, (name, shown) in enumerate(zip(NAMES, images.values())):
+        assert shown.shape == (5, 3, D, 1, 1) and shown.dtype == torch.uint8
+        assert torch.equal(shown[-1], data.to_uint8(decoders[name](whole[:, m])))
+        assert all(torch.equal(step, shown[-1]) == (name == "m1") for step in shown[:-1])  # what is observed stands still
 
 
 @ENERGIES

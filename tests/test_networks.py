@@ -382,6 +382,30 @@ def test_noise_given_is_noise_of_the_free_modalities(shown, guidance):
     assert not found.requires_grad
 
 
+@pytest.mark.parametrize("shown", [[], [1], [0, 1], list(range(M))[:-1]])
+@pytest.mark.parametrize("guidance", [0.0, 2.5])
+def test_evidence_is_how_often_the_observed_are_counted(shown, guidance):
+    """Plain twin: `noise` of an energy whose observed modalities speak that often."""
+    model, z, t = annealed()
+    free = torch.tensor([m not in shown for m in range(M)])
+    t = torch.where(free[:, None], t.clamp_min(0.05), 0.0)
+    once = model.noise_given(z, free, guidance)(z[free], t[free])
+    found = model.noise_given(z, free, guidance, evidence=3.0)(z[free], t[free])
+    speak = model.log_ratios
+    model.log_ratios = lambda z, t: speak(z, t) * torch.where(free, 1.0, 3.0)[:, None, None]
+    torch.testing.assert_close(found, model.noise(z, t, guidance)[free], rtol=1e-10, atol=1e-10)
+    assert torch.equal(found, once) == (not shown)
+
+
+def test_the_energy_pulls_below_its_level_only():
+    model, z, t = annealed()
+    free = torch.tensor([m != 0 for m in range(M)])
+    t = torch.where(free[:, None], torch.full_like(t, 0.5), 0.0)
+    at = lambda guidance, below: model.noise_given(z, free, guidance, below)(z[free], t[free])
+    assert torch.equal(at(2.5, 0.5), at(2.5, 1.0)) and not torch.equal(at(2.5, 0.5), at(0.0, 1.0))
+    assert torch.equal(at(2.5, 0.49), at(0.0, 1.0)) and not at(2.5, 0.49).requires_grad
+
+
 def test_exact_parts_give_the_score_of_the_joint_density():
     """A mixture of STATES Gaussians over all modalities: noise estimate = -sigma grad log p_t(z_1, ..., z_M).
 

@@ -1,6 +1,8 @@
 """The making of tuples: what every pixel must be, and every way a folder of pictures can be wrong."""
 
 import io
+import struct
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -276,6 +278,19 @@ def test_more_than_8_bits_a_channel(tmp_path, dtype):
     assert "a.tiff has more than 8 bits a channel" in refused_folder(tmp_path)
 
 
+@pytest.mark.parametrize("colour, channels", [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_a_png_of_16_bits_a_channel(tmp_path, colour, channels):
+    """Made by hand: Pillow writes none in colour, and reads one as if it had 8 bits."""
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    rows = zlib.compress((b"\0" + b"\x12\x34" * channels * 40) * 40)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 40, 16, colour, 0, 0, 0))
+                                     + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (40, 40)
+    save_picture(tmp_path / "b.png")
+    assert "a.png has more than 8 bits a channel" in refused_folder(tmp_path)
+
+
 def test_a_file_of_too_many_bytes(tmp_path, monkeypatch):
     for name in ("a.png", "b.png"):
         save_picture(tmp_path / name)
@@ -392,6 +407,12 @@ def test_import_refuses_several_sizes(tmp_path):
     file = tree(tmp_path) / "test" / "m1" / "1.3.png"
     Image.new("RGB", (SIDE, SIDE + 4)).save(file)
     assert f"{tmp_path}/test/m1 holds images of several sizes" in refused_tree(tmp_path)
+
+
+def test_import_refuses_modalities_of_several_sizes(tmp_path):
+    for file in (tree(tmp_path) / "test" / "m1").iterdir():
+        Image.new("RGB", (SIDE, SIDE + 4)).save(file)
+    assert f"{tmp_path}/test/m1 holds images of another size than m0's" in refused_tree(tmp_path)
 
 
 def test_import_refuses_a_link_out_of_the_tree(tmp_path):

@@ -1,4 +1,4 @@
-"""The paper's claims, and ours, as predicates over the measured grid: pure functions of metrics.json's numbers, no verdict by hand."""
+"""The paper's claims, and ours, as predicates over the measured grid: pure functions of table.json's numbers, no verdict by hand."""
 
 BASELINES = ("poe", "moe", "mopoe", "mvtcae")
 PAPERS_BASELINES = ("poe", "moe", "mopoe")  # MVTCAE is ours to compare with: the paper's claims are not about it
@@ -9,7 +9,7 @@ FLAT = 0.05  # a coherence that changes less, or a distance that changes relativ
 def check(table, distance, runs=()):
     """Judge every claim on the means over seeds, and on each seed by itself.
 
-    `table[method][target]["given1"]` holds "coherence" and `distance`, and so on (metrics.json); `runs` are such tables, one
+    `table[method][target]["given1"]` holds "coherence" and `distance`, and so on (table.json); `runs` are such tables, one
     a seed. Returns a list of {"claim", "holds", "measured", "seeds"}: text, bool, the numbers as text, and for each seed
     whether the claim holds in it alone.
     """
@@ -106,7 +106,7 @@ def markdown(claims, provenance):
     n = len(claims[0]["seeds"])
     lines = ["# The paper's claims and ours, measured", "", provenance, "",
              f"{sum(verdict(c) == 'holds' for c in claims)} of {len(claims)} hold. Every verdict is computed by "
-             "`stages/lib/claims.py` from the numbers in `metrics.json`."
+             "`stages/lib/claims.py` from the numbers in `table.json`."
              + (f" The numbers are means over {n} seeds; a claim that holds in some of them only is within the spread."
                 if n > 1 else ""), "",
              "| | Claim | Verdict | Measured |", "| --- | --- | --- | --- |"]

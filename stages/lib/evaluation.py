@@ -6,6 +6,7 @@ from stages.lib import artifacts, features, metrics, networks, runtime
 from stages.lib.runtime import UserError
 
 FIGURE_COLUMNS = 5  # samples a digit in Figure 3
+PAGE_COLUMNS = 5  # tuples whose samples the report page shows in every cell
 LARGEST = 1e4  # latents beyond are no sample of anything: the VAEs' lie within some tens of 0
 PARTS = ("mean", "covariance", "root")  # of a reference's features; the root is that of the covariance
 
@@ -51,6 +52,11 @@ def figure_rows(labels):
     """Rows of the judged tuples shown in Figure 3: five of each class, class by class, repeated where a class has fewer."""
     by_class = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
     return torch.cat([rows[torch.arange(FIGURE_COLUMNS, device=rows.device) % len(rows)] for rows in by_class])
+
+
+def page_rows(labels):
+    """Rows of the judged tuples shown in every cell of the report page: the first of each of the first classes."""
+    return torch.stack([torch.nonzero(labels == c).flatten()[0] for c in labels.unique()])[:PAGE_COLUMNS]
 
 
 @torch.no_grad()

@@ -93,6 +93,8 @@ class Annealed(Section):
     fit: AnnealedFit
     steps: Annotated[int, Field(ge=2)]
     guidance: NonNegative
+    guidance_below: Annotated[Float, Field(ge=0, le=1)]
+    evidence: NonNegative
 
 
 class Betas(Section):
@@ -123,6 +125,7 @@ class FID(Section):
 class Params(Section):
     profile: str
     seed: Annotated[int, Field(ge=0)]
+    threads: Count
     polymnist: PolyMNIST
     judge: Judge
     vae: VAE

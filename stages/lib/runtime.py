@@ -31,6 +31,7 @@ class Stopped(BaseException):
         super().__init__(signal.Signals(signum).name)
 
 
+PARENT = os.getppid()  # as this process started: DVC, where DVC started it
 SCRATCH = Path(".checkpoints")  # locks and checkpoints; outside DVC's outs, which it deletes before a stage runs
 _at_success, _signals = [], {"held": False, "came": None}
 
@@ -41,23 +42,23 @@ def run(main):
         signal.signal(signum, _on_signal)
     try:
         main()
-        for action in _at_success:
+        for action in reversed(_at_success):  # the lock goes last
             action()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
-        print(f"stopped by {stopped}", file=sys.stderr)
-        sys.stderr.flush()
+        say(f"stopped by {stopped}")
         sys.exit(128 + stopped.signum)
 
 
 def say(line):
-    """One line to the user, beside whatever a progress bar shows."""
+    """One line to the user, beside whatever a progress bar shows; nobody may be left to read it."""
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
 
 
 def at_success(action):
@@ -98,12 +99,16 @@ def begin(*name, patience=60):
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror})") from None
     _at_success.append(file.close)  # and keeps it open until then
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_stop_with_parent, args=[PARENT], daemon=True).start()
     end, said = time.monotonic() + patience, False
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
-        except BlockingIOError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                raise UserError(f"{path}: can't be locked ({error.strerror}); use a file system that has locks") from None
             if time.monotonic() > end:
                 raise UserError(f"{stage}: another process is running this stage in this folder; wait for it or end it "
                                 f"(it holds {path})") from None
@@ -111,19 +116,18 @@ def begin(*name, patience=60):
                 print(f"{stage}: waiting for another process that runs this stage", file=sys.stderr, flush=True)
                 said = True
             time.sleep(0.2)
-    if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_stop_with_parent, args=[os.getppid()], daemon=True).start()
 
 
 def _stop_with_parent(parent):
     while os.getppid() == parent:
         time.sleep(0.5)
-    print("DVC is gone: stopping", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if _signals["came"] is None:  # else it is stopping already, and a second one would end it at once
+        os.kill(os.getpid(), signal.SIGTERM)
+        say("DVC is gone: stopping")
 
 
-def setup():
-    """Make this process fast and deterministic; returns the `torch.device` to use.
+def setup(threads):
+    """Make this process fast and deterministic, on `threads` CPU threads; returns the `torch.device` to use.
 
     `DEVICE=cpu` (or `cuda:1`) in the environment overrides the choice of CUDA where there is one. The same
     parameters, device class and thread count give the same bytes.
@@ -131,7 +135,10 @@ def setup():
     keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS needs it before CUDA starts
     import torch
+    from threadpoolctl import threadpool_limits
 
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)  # NumPy's, which torch does not know of
     torch.set_deterministic_debug_mode("error")  # torch.use_deterministic_algorithms(True) would load its compiler: a second
     # Filling fresh tensors with NaN guards code that reads before writing; ours does not, and it costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -206,7 +213,7 @@ def seeded(*key):
     """
     import torch
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
         torch.manual_seed(seed_of(*key))
         yield
 

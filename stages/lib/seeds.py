@@ -14,7 +14,8 @@ from stages.lib import artifacts
 FOLDER = Path("reports/seeds")
 COMMON = ("polymnist", "judge", "vae", "evaluate", "fid")  # sections of params.yaml that every number depends on
 OWN = {"eb_mvae": "ebm", "eb_mvae_annealed": "annealed"}  # and the section of each method; `baseline` for the others
-REPORTING = {"stages/report.py", *(f"stages/lib/{name}.py" for name in ("claims", "figures", "seeds"))}  # change no number
+# They change no number.
+REPORTING = {"stages/report.py", "stages/sample.py", *(f"stages/lib/{name}.py" for name in ("claims", "figures", "page", "seeds"))}
 
 
 def fingerprints(p, data, methods):

@@ -1,5 +1,6 @@
 """The one training loop: shuffled batches, a learning-rate schedule, history, progress, checkpoints, a stop at the first NaN."""
 
+import math
 import sys
 import time
 
@@ -9,6 +10,7 @@ from tqdm import tqdm
 from stages.lib import checkpoints, objectives, runtime
 from stages.lib.runtime import UserError
 
+checkpoints.as_started()  # now, before anything is edited
 CHECK_EVERY = 50  # steps between looks at the loss; each look makes a GPU wait
 
 
@@ -63,6 +65,8 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
                 entry = {"step": done, **{key: float(part) / since for key, part in sums.items()}}
                 stop_at_nan(name, sums["loss"], done, learning_rate)
                 entry.update(after_epoch() if after_epoch else {})
+                if not all(map(math.isfinite, entry.values())):
+                    stop_at_nan(name, torch.tensor(torch.nan), done, learning_rate)
                 history.append(entry)
                 sums = {}
                 line = "  ".join(f"{key} {part:.4g}" for key, part in entry.items() if key != "step")
