@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/installed
 
-.PHONY: help repro test torture bench seeds smoke medium paper paper-rehearsal mnist lock clean
+.PHONY: help repro test browser torture bench seeds sweep smoke medium paper paper-rehearsal mnist lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -15,11 +15,21 @@ $(READY): requirements.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/)
-	dvc repro
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
+repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/), JOBS stages at once: as many as there are cores
+	mkdir -p .dvc/tmp && python -m cluster.rules > .dvc/tmp/rules.mk
+	$(MAKE) --no-print-directory --keep-going --jobs $(JOBS) --file .dvc/tmp/rules.mk
 
 test: $(READY)    ## all tests, the pipeline's too
 	python -m pytest
+
+.venv-browser/installed: tests/browser/requirements.txt
+	$(PYTHON) -m venv .venv-browser
+	.venv-browser/bin/python -m pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
+	@touch $@
+
+browser: .venv-browser/installed  ## the report page in headless Chromium: clicks, keys, accessibility; wants Debian's chromium
+	.venv-browser/bin/python -m tests.browser.check_page reports/index.html
 
 torture: $(READY) ## faults of every kind at full counts, about 20 minutes; writes docs/reliability.json
 	OMP_NUM_THREADS=1 DEVICE=cpu python -m tests.torture --write
@@ -32,26 +42,31 @@ torture: $(READY) ## faults of every kind at full counts, about 20 minutes; writ
 bench: .venv-bench/installed  ## our trainers against other programs: about 10 minutes, nothing beside it
 	.venv-bench/bin/python -m benchmarks.peers
 
+# An experiment that ends after its first stage leaves the parameters set; the others then run side by side.
+SET := dvc exp run --quiet
 SEEDS ?= 1 2
-seeds: $(READY)   ## further seeds beside 0: means, deviations, bands in Figure 2; about 20 minutes a seed
+seeds: $(READY)   ## further seeds beside 0: means, deviations, bands in Figure 2; about 12 minutes a seed
 	mkdir -p reports/seeds
 	for seed in $(SEEDS); do \
-	  dvc exp run -S seed=$$seed && cp reports/seed.json reports/seeds/$$seed.json || exit 1; done
-	dvc exp run -S seed=0
+	  $(SET) -S seed=$$seed polymnist && $(MAKE) repro && cp reports/seed.json reports/seeds/$$seed.json || exit 1; done
+	$(SET) -S seed=0 polymnist && $(MAKE) repro
+
+sweep: $(READY)   ## Langevin steps x step size of the paper's sampler, by DVC's queue; dvc_plots/sweep.png
+	python -m cluster.sweep
 
 smoke medium paper paper-rehearsal: $(READY)
-	dvc exp run $$(sed 's/#.*//' profiles/$@.args)
+	$(SET) $$(sed 's/#.*//' profiles/$@.args) polymnist && $(MAKE) repro
 	mkdir -p reports/$@
-	cp -R reports/figures reports/plots reports/metrics.json reports/claims.md reports/$@/
+	cp -R reports/figures reports/plots reports/metrics.json reports/table.json reports/claims.md reports/index.html reports/$@/
 	@echo "Kept in reports/$@/. Back to the committed run: git checkout params.yaml dvc.lock reports && dvc checkout"
 
 smoke:           ## the whole pipeline, tiny: about 2 minutes
-medium:          ## 60,000 tuples, 4 epochs, 2,000 samples a cell: 45 minutes to two hours on two cores
+medium:          ## 60,000 tuples, 4 epochs, 2,000 samples a cell: an hour of CPU time and a little more
 paper-rehearsal: ## the paper profile at 1 % of its data and steps, with all its epochs
 paper:           ## 60,000 tuples, 300 epochs, 10,000 samples a cell, Inception FID: for a GPU
 
 mnist: $(READY)   ## after a run on embedded digits: MNIST_DIR=FOLDER make mnist
-	dvc exp run -S polymnist.digits=mnist
+	$(SET) -S polymnist.digits=mnist polymnist && $(MAKE) repro
 
 lock: $(READY)    ## compile requirements.in into requirements.txt anew
 	.venv/bin/python -m pip install --quiet uv

@@ -6,6 +6,7 @@ Sizes are those of DESIGN, section 4: 64 latents, batches of 128, squared error.
 """
 
 import argparse
+import os
 import tempfile
 
 from benchmarks import workspace
@@ -22,15 +23,16 @@ PAIRS = {  # name: our stage and its argument, the peer's kind, the unit
     "MVTCAE / multivae 1.0.3 MVTCAE": ("train_baseline", "mvtcae", "mvtcae", "tuples/s"),
 }
 TURNS = 2
+THREADS = len(os.sched_getaffinity(0))  # of ours and of the peers: one training has the machine to itself
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    about = runtime.describe(runtime.setup())
+    about = runtime.describe(runtime.setup(THREADS))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        workspace.set_params(folder, SIZES)
+        workspace.set_params(folder, {**SIZES, "threads": THREADS})
         for stage in ("polymnist", "train_judge"):
             workspace.python(folder, f"stages.{stage}")
         for name, (stage, argument, kind, unit) in PAIRS.items():

@@ -10,17 +10,18 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from stages.lib import (artifacts, data, evaluation, features, metrics, networks, params, posteriors, runtime,
+from stages.lib import (artifacts, data, evaluation, features, joint, metrics, networks, params, posteriors, runtime,
                         sampling)
 
 OUT = Path("results")
 METHODS = ("eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae")
-FOLDER = {"eb_mvae": Path("models/ebm"), "eb_mvae_annealed": Path("models/annealed")}
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIGURE_ROWS = 8  # unconditional tuples shown in Figure 1
+WAY = (0, 1 / 8, 1 / 4, 1 / 2, 1)  # shares of a sampler's steps at which the report page shows its samples
 
 
 def main():
@@ -29,14 +30,14 @@ def main():
     method = parser.parse_args().method
     p = params.load()
     runtime.begin("evaluate", method)
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     test = data.load_split("test", device)
     names = test.modalities
     index = evaluation.test_tuples(p, len(test), device)
-    labels = test.labels[index]
+    labels, labelled = test.labels[index], data.n_classes(test.labels) > 1
     seeds = lambda subset: [runtime.seed_of("evaluate", p.seed, method, subset, i) for i in range(len(index))]
-    latents, decoders, extras = (energy_based if method in FOLDER else baseline)(method, p, test, index, device)
-    judges = evaluation.load_judges(names, device)
+    latents, decoders, extras = (energy_based if method in joint.FOLDER else baseline)(method, p, test, index, device)
+    judges = evaluation.load_judges(test, device)
     extract = features.extractor(p, device)
     references = {name: evaluation.reference_statistics(name) for name in names}
     distance = features.distance_name(p)
@@ -51,7 +52,7 @@ def main():
             of_size = [of_size[i] for i in sorted(kept.tolist())]
         cells += of_size
 
-    rows, shown, judged = [], {}, {}
+    rows, shown, judged, cells_of = [], {}, {}, {name: [] for name in names}
     for subset in tqdm(cells, f"evaluate {method}", unit="subset", disable=not sys.stderr.isatty()):
         z = latents(subset, seeds(subset))
         kept = evaluation.converged(z, f"evaluate {method}: given {posteriors.subset_name(subset)}")
@@ -66,84 +67,76 @@ def main():
                    **evaluation.measure(predicted, own if subset else None, found, references[target]["real"], distance),
                    **({"diverged": lost} if lost else {})}
             if not subset:
-                judged[target] = torch.as_tensor(predicted)
+                judged[target] = predicted
                 shown[f"unconditional_{target}"] = images[:FIGURE_ROWS]
             if len(subset) == len(names) - 1:
                 row["distance_to_unimodal_vae"] = metrics.frechet(
                     *metrics.feature_statistics(found), *references[target]["vae"])
                 shown[f"given_rest_{target}"] = images[evaluation.figure_rows(own)]
+            place = torch.searchsorted(kept, evaluation.page_rows(labels)).clamp(max=len(kept) - 1)  # one that diverged: the next
+            cells_of[target].append(images[place])
             rows.append({**row, "seed": p.seed})
-    every, most, by_modality = metrics.agreement(torch.stack([judged[name] for name in names], 1))
-    unconditional = {"all_agree": every, f"{WORDS[len(names) - 1]}_agree": most, "agreement": dict(zip(names, by_modality))}
+    unconditional = {}
+    if labelled:
+        every, most, by_modality = metrics.agreement(np.stack([judged[name] for name in names], 1))
+        unconditional = {"all_agree": every, f"{WORDS[len(names) - 1]}_agree": most, "agreement": dict(zip(names, by_modality))}
     if any("warning" in row for row in rows):
         print(f"WARNING: evaluate {method}: {next(r['warning'] for r in rows if 'warning' in r)}", file=sys.stderr)
-    for name, images in shown.items():
-        artifacts.save_array(OUT / method / f"{name}.npy", images.cpu().numpy())
-    artifacts.save_json(OUT / method / "results.json", {
-        "rows": rows, "unconditional": unconditional, **extras(), **evaluation.about(p, device)})
-    given = lambda k: sum(r["coherence"] for r in rows if r["n_observed"] == k) / sum(r["n_observed"] == k for r in rows)
-    print(f"evaluate {method}: coherence given 1.. " + " ".join(f"{given(k):.3f}" for k in range(1, len(names)))
-          + f", unconditional all agree {every:.3f}", flush=True)
+    shown.update({f"cells_{name}": torch.stack(found) for name, found in cells_of.items()})  # its rows' order; row, tuple, C, H, W
+    further = extras()
+    if method in joint.FOLDER:
+        steps = p.ebm.langevin_steps if method == "eb_mvae" else p.annealed.steps
+        of_page = evaluation.page_rows(labels)
+        images, at = trajectory(steps, decoders, lambda watch: latents(names[:1], [seeds(names[:1])[i] for i in of_page], of_page, watch))
+        shown.update(images)
+        further["trajectory"] = {"observed": names[0], "steps": at}
+    with artifacts.together():
+        for name, images in shown.items():
+            artifacts.save_array(OUT / method / f"{name}.npy", images.cpu().numpy())
+        artifacts.save_json(OUT / method / "results.json", {
+            "rows": rows, "unconditional": unconditional, **further, **evaluation.about(p, device)})
+    metric = "coherence" if labelled else distance
+    given = lambda k: sum(r[metric] for r in rows if r["n_observed"] == k) / sum(r["n_observed"] == k for r in rows)
+    print(f"evaluate {method}: {metric} given 1.. " + " ".join(f"{given(k):.3f}" for k in range(1, len(names)))
+          + (f", unconditional all agree {every:.3f}" if labelled else "; no labels, so no coherence"), flush=True)
+
+
+@torch.no_grad()
+def trajectory(steps, decoders, sample):
+    """Samples on their way: {"trajectory_NAME": uint8 (K, n, C, H, W)} of every modality, and the K steps that it shows.
+
+    `sample(watch)` draws n tuples in one batch and calls watch(step, z) with latents (n, M, d) after each of `steps` steps.
+    """
+    at, seen = sorted({round(steps * share) for share in WAY}), []
+    sample(lambda step, z: step in at and seen.append(z))
+    return {f"trajectory_{name}": torch.stack([data.to_uint8(decode(z[:, m].nan_to_num())) for z in seen])
+            for m, (name, decode) in enumerate(decoders.items())}, at
 
 
 def energy_based(method, p, test, index, device):
-    """A sampler (subset, seeds) -> latents (n, M, d), decoders, and the energy's AUROC.
-
-    eb_mvae samples by eq. 2 and eq. 3 of the paper; eb_mvae_annealed goes down the noise levels given what is observed.
-    """
-    names, folder = test.modalities, FOLDER[method]
-    build = networks.joint if method == "eb_mvae" else networks.Annealed
-    model = artifacts.load_module(folder / "joint.safetensors", build, device)
-    standard, _ = artifacts.load_tensors(folder / "standardisation.safetensors", device)
+    """A sampler (subset, seeds) -> latents (n, M, d), decoders, and the energy's AUROC."""
+    names = test.modalities
+    fitted = joint.load(method, p, names, device)
     mean, logvar, _ = data.load_latents("test", device)
-    mean, std = data.standardised(mean[index], logvar[index], **standard)  # n, M, d
-    if method == "eb_mvae":
-        std = std * p.ebm.fit.posterior_scale  # as the energy was fitted
-    swap = lambda z: z.transpose(0, 1)  # (n, M, d) <-> (M, n, d)
+    mean, std = joint.posterior(fitted, mean[index], logvar[index])
 
-    def posterior_samples(seeds):
-        return mean + std * sampling.sample_noise(mean.shape[1:], seeds).to(device)  # n, M, d
+    def latents(subset, seeds, rows=slice(None), watch=None):
+        observed = joint.posterior_samples(mean[rows], std[rows], seeds)
+        return joint.sample(fitted, observed, subset, seeds, len(observed) if watch else p.evaluate.batch_size, watch)
 
-    def langevin(observed, free, seeds):
-        free = free.repeat_interleave(mean.shape[2])  # M*d
-        z = sampling.conditional(model.score, observed.flatten(1), free, seeds, p.ebm.langevin_steps, p.ebm.step_size,
-                                 p.ebm.noise_scale)
-        return z.unflatten(1, mean.shape[1:])
-
-    def annealed(observed, free, seeds):
-        of_free = model.noise_given(swap(observed), free, p.annealed.guidance)
-
-        def estimate(z, t):
-            eps = torch.zeros_like(z)  # n, M, d
-            eps[:, free] = swap(of_free(swap(z[:, free]), t.T[free]))
-            return eps
-
-        return sampling.annealed(estimate, observed, free, seeds, p.annealed.steps)
-
-    def latents(subset, seeds):
-        observed = posterior_samples(seeds)
-        free = torch.tensor([name not in subset for name in names], device=device)
-        size = p.evaluate.batch_size
-        draw = langevin if method == "eb_mvae" else annealed
-        with runtime.fast_products(device):
-            z = [draw(part, free, seeds[i * size : (i + 1) * size]) for i, part in enumerate(observed.split(size))]
-        return torch.cat(z) * standard["scale"] + standard["shift"]
-
-    @torch.no_grad()
     def energy_auroc():
         """How often a mismatched tuple has the higher energy: one modality's latent comes from another digit's tuple."""
-        matching = posterior_samples([runtime.seed_of("auroc", p.seed, i) for i in range(len(index))])
+        matching = joint.posterior_samples(mean, std, [runtime.seed_of("auroc", p.seed, i) for i in range(len(index))])
         labels = test.labels[index]
         rng = runtime.generator("cpu", "auroc", p.seed)
+        rows = torch.arange(len(index), device=device)
+        differs = labels if len(labels.unique()) > 1 else rows  # without labels: any other tuple
         other = torch.tensor([int(different[torch.randint(len(different), (), generator=rng)]) for different in
-                              (torch.nonzero(labels != label).flatten() for label in labels)], device=device)
+                              (torch.nonzero(differs != own).flatten() for own in differs)], device=device)
         swapped = torch.randint(len(names), (len(index),), generator=rng).to(device)
-        mismatched, rows = matching.clone(), torch.arange(len(index), device=device)
+        mismatched = matching.clone()
         mismatched[rows, swapped] = matching[other, swapped]
-        clean = torch.zeros(len(names), len(index), device=device)
-        energy = lambda z: model(z.flatten(1)) if method == "eb_mvae" else model(swap(z), clean)
-        energies = [energy(z).cpu().numpy() for z in (mismatched, matching)]
-        return {"energy_auroc": metrics.auroc(*energies)}
+        return {"energy_auroc": metrics.auroc(*(joint.energy(fitted, z).cpu().numpy() for z in (mismatched, matching)))}
 
     decoders = {name: artifacts.load_module(f"models/vae/{name}/decoder.safetensors", networks.Decoder, device)
                 for name in names}

@@ -27,7 +27,7 @@ def main():
     p = params.load()
     runtime.begin("fit_annealed")
     fit = p.annealed.fit
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     mean, logvar, modalities = data.load_latents("train", device)
     standard = data.standardisation(mean, logvar)
     mean, std = (part.transpose(0, 1).contiguous() for part in data.standardised(mean, logvar, **standard))  # M, N, d
@@ -82,9 +82,10 @@ def main():
     # Who belongs together is learnt first, and at a tenth of the cost: no gradient of the energy is in it.
     train("fit_annealed, contrast", fit.contrast_steps, lambda *batch: (contrast(*batch), {}))
     history = train("fit_annealed", fit.steps, objective, held_out)
-    artifacts.save_module(OUT / "joint.safetensors", model, about)
-    artifacts.save_tensors(OUT / "standardisation.safetensors", standard, {"modalities": modalities})
-    artifacts.save_json(OUT / "history.json", history)
+    with artifacts.together():
+        artifacts.save_module(OUT / "joint.safetensors", model, about)
+        artifacts.save_tensors(OUT / "standardisation.safetensors", standard, {"modalities": modalities})
+        artifacts.save_json(OUT / "history.json", history)
 
 
 if __name__ == "__main__":

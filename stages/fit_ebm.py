@@ -18,7 +18,7 @@ def main():
     p = params.load()
     runtime.begin("fit_ebm")
     fit = p.ebm.fit
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     mean, logvar, modalities = data.load_latents("train", device)
     standard = data.standardisation(mean, logvar)
 
@@ -54,9 +54,10 @@ def main():
         "fit_ebm", model, lambda index, progress: (objective(mean[index], std[index], rng), {}), len(mean),
         batch_size=fit.batch_size, epochs=None, steps=fit.steps, learning_rate=fit.learning_rate, lr_schedule="cosine",
         generator=rng, after_epoch=held_out)
-    artifacts.save_module(OUT / "joint.safetensors", model, about)
-    artifacts.save_tensors(OUT / "standardisation.safetensors", standard, {"modalities": modalities})
-    artifacts.save_json(OUT / "history.json", history)
+    with artifacts.together():
+        artifacts.save_module(OUT / "joint.safetensors", model, about)
+        artifacts.save_tensors(OUT / "standardisation.safetensors", standard, {"modalities": modalities})
+        artifacts.save_json(OUT / "history.json", history)
 
 
 if __name__ == "__main__":

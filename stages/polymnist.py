@@ -9,14 +9,14 @@ al. 2021). Digits come from MNIST, or from scikit-learn's handwritten digits whe
 
 import argparse
 import hashlib
-import re
 import sys
 from pathlib import Path
 
 import numpy as np
+import yaml
 from tqdm import tqdm
 
-from stages.lib import artifacts, digits, params, runtime
+from stages.lib import artifacts, digits, params, pictures, runtime
 from stages.lib.runtime import UserError, relative
 
 OUT = Path("data/polymnist")
@@ -26,17 +26,17 @@ BUILTIN = ["skimage/data/astronaut.png", "sklearn/datasets/images/flower.jpg", "
            "sklearn/datasets/images/china.jpg", "skimage/data/chelsea.png", "skimage/data/hubble_deep_field.jpg",
            "skimage/data/ihc.png", "skimage/data/motorcycle_right.png"]
 SIDE = 28
-MAX_PIXELS, MAX_BYTES = 50_000_000, 200_000_000  # of one picture and its file; a larger one is surely a mistake
-MAX_IMPORT = 2**34  # bytes of all imported images together
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow's other readers are less well kept, and some start programs
 
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load().polymnist
     runtime.begin("polymnist")
-    if p.import_dir:
-        splits, provenance = import_tree(Path(p.import_dir), p)
+    same_modalities(p.modalities)
+    if p.own_data:
+        splits, provenance = pictures.read_own(Path(p.own_data), p, np.random.default_rng(runtime.seed_of("own data", p.seed)))
+    elif p.import_dir:
+        splits, provenance = pictures.import_tree(Path(p.import_dir), p)
     else:
         backgrounds, sources = load_backgrounds(p.backgrounds, p.modalities)
         digit_sets, origin = digits.load(p.digits, p.seed)
@@ -50,15 +50,24 @@ def main():
     provenance = {**provenance, "modalities": names, "seed": p.seed,
                   **{f"n_{split}": len(labels) for split, (_, labels, _) in splits.items()},
                   "sha256": {}}
-    for split, (images, labels, crops) in splits.items():
-        for name, array in zip(names, tqdm(images, f"polymnist {split}", unit="file", disable=not sys.stderr.isatty())):
-            artifacts.save_array(OUT / split / f"{name}.npy", array)
-            provenance["sha256"][f"{split}/{name}"] = hashlib.sha256(array).hexdigest()
-        artifacts.save_array(OUT / split / "labels.npy", labels)
-        if crops is not None:
-            artifacts.save_array(OUT / split / "crops.npy", crops)
-    artifacts.save_json(OUT / "provenance.json", provenance)
+    with artifacts.together():
+        for split, (images, labels, crops) in splits.items():
+            for name, array in zip(names, tqdm(images, f"polymnist {split}", unit="file", disable=not sys.stderr.isatty())):
+                artifacts.save_array(OUT / split / f"{name}.npy", array)
+                provenance["sha256"][f"{split}/{name}"] = hashlib.sha256(array).hexdigest()
+            artifacts.save_array(OUT / split / "labels.npy", labels)
+            if crops is not None:
+                artifacts.save_array(OUT / split / "crops.npy", crops)
+        artifacts.save_json(OUT / "provenance.json", provenance)
     print(f"polymnist: {provenance['dataset']}, written to {OUT}/")
+
+
+def same_modalities(m, file=Path("dvc.yaml")):
+    """Raise `UserError` unless dvc.yaml, where there is one, lists as many modalities as polymnist.modalities says."""
+    if file.exists():
+        listed = yaml.safe_load(file.read_text())["stages"]["train_vae"]["matrix"]["modality"]
+        if len(listed) != m:
+            raise UserError(f"polymnist.modalities = {m}, but {file} has stages for {len(listed)}; `python -m cluster.modalities {m}` sets both")
 
 
 def make_tuples(images, labels, writers, backgrounds, n, rng):
@@ -92,8 +101,6 @@ def make_tuples(images, labels, writers, backgrounds, n, rng):
 
 def load_backgrounds(choice, modalities):
     """The first M background pictures, uint8 (H, W, 3), and their names with SHA-256; `builtin` or a folder."""
-    from PIL import Image
-
     if choice == "builtin":
         import importlib.util
 
@@ -107,84 +114,18 @@ def load_backgrounds(choice, modalities):
         files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
     if len(files) < modalities:
         raise UserError(f"polymnist.backgrounds: {choice} holds {len(files)} pictures, {modalities} are needed")
-    pictures, sources = [], []
+    found, sources = [], []
     for file in files[:modalities]:
         what = f"polymnist.backgrounds: {relative(file) if choice != 'builtin' else file.name}"
         if choice != "builtin":
-            stay_inside(file, Path(choice), what)
-        picture = open_picture(file, what)
+            pictures.stay_inside(file, Path(choice), what)
+        picture = pictures.open_picture(file, what)
         if min(picture.shape[:2]) < SIDE:
             raise UserError(f"polymnist.backgrounds: {relative(file)} is {picture.shape[1]}x{picture.shape[0]}, "
                             f"smaller than {SIDE}x{SIDE}")
-        pictures.append(picture)
+        found.append(picture)
         sources.append({"file": file.name, "sha256": hashlib.sha256(picture.tobytes()).hexdigest()})
-    return pictures, sources
-
-
-def stay_inside(file, folder, what):
-    """Raise `UserError` starting with `what` unless `file` is a regular file inside `folder`, links followed."""
-    if not file.is_file():
-        raise UserError(f"{what} is not a regular file")
-    if folder.resolve() not in file.resolve().parents:
-        raise UserError(f"{what} is a link out of {folder}; put the picture itself there")
-
-
-def open_picture(file, what):
-    """A picture as uint8 (H, W, 3); raises `UserError` starting with `what` if it is none, too large, animated, or of
-    more than 8 bits a channel."""
-    import warnings
-
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if file.stat().st_size > MAX_BYTES:
-                raise UserError(f"{what} is larger than {MAX_BYTES:,} bytes")
-            with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(f"{what} has {image.width}x{image.height} pixels; {MAX_PIXELS:,} are the most")
-                if getattr(image, "n_frames", 1) > 1:
-                    raise UserError(f"{what} holds {image.n_frames} frames; give one picture")
-                if image.mode.startswith(("I", "F")):  # Pillow would clip their values instead of scaling them
-                    raise UserError(f"{what} has more than 8 bits a channel; convert it to 8")
-                return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, RuntimeError, TypeError, KeyError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{what} can't be read as a picture ({str(error).splitlines()[0]})") from None
-
-
-def import_tree(folder, p):
-    """Read the published PolyMNIST PNG tree: FOLDER/train/m0/17.3.png is index 17 of class 3, modality m0 our m1."""
-    splits = {}
-    for split, n in (("train", p.n_train), ("test", p.n_test)):
-        listed, images = None, []
-        for m in range(p.modalities):
-            where = folder / split / f"m{m}"
-            if not where.is_dir():
-                raise UserError(f"polymnist.import_dir: {where} is missing; "
-                                f"expected {folder}/{{train,test}}/m0 .. m{p.modalities - 1}")
-            files = list(where.glob("*.png"))
-            odd = [f.name for f in files if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,3}", f.stem)]
-            if odd:
-                raise UserError(f"polymnist.import_dir: {where}/{odd[0]!r} is not named INDEX.LABEL.png")
-            files = sorted((tuple(map(int, f.stem.split("."))), f) for f in files)
-            names = [key for key, _ in files][:n]
-            listed = listed or names
-            if not names or names != listed:
-                raise UserError(f"polymnist.import_dir: {where} does not hold the same INDEX.LABEL names as m0")
-            stack = []
-            for _, file in files[:n]:
-                stay_inside(file, folder, f"polymnist.import_dir: {file}")
-                stack.append(open_picture(file, f"polymnist.import_dir: {file}"))
-                if stack[0].nbytes * len(names) * p.modalities > MAX_IMPORT:
-                    raise UserError(f"polymnist.import_dir: {len(names)} images of {stack[0].shape[1]}x{stack[0].shape[0]} in "
-                                    f"{p.modalities} modalities are more than {MAX_IMPORT:,} bytes; make them smaller")
-            sizes = {picture.shape for picture in stack} | {image.transpose(0, 2, 3, 1)[0].shape for image in images[:1]}
-            if len(sizes) > 1:
-                raise UserError(f"polymnist.import_dir: {where} holds images of several sizes, or other than m0's")
-            images.append(np.ascontiguousarray(np.stack(stack).transpose(0, 3, 1, 2)))
-        splits[split] = images, np.array([label for _, label in listed], np.int64), None
-    return splits, {"dataset": "polymnist (published images)", "digits": "imported"}
+    return found, sources
 
 
 if __name__ == "__main__":

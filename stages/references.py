@@ -21,9 +21,9 @@ def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
     runtime.begin("references")
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     test, train = (data.load_split(split, device) for split in ("test", "train"))
-    judges = evaluation.load_judges(test.modalities, device)
+    judges = evaluation.load_judges(test, device)
     extract = features.extractor(p, device)
     mean, logvar, _ = data.load_latents("test", device)
     index = evaluation.test_tuples(p, len(test), device)
@@ -47,10 +47,11 @@ def main():
                 statistics.update({f"vae/{name}/{part}": v for part, v in zip(evaluation.PARTS, evaluation.statistics(found))})
                 samples[name] = images[figure]
             print(f"references: {rows[-1]}", flush=True)
-    artifacts.save_tensors(OUT / "statistics.safetensors", {k: torch.as_tensor(v) for k, v in statistics.items()})
-    for name, images in samples.items():
-        artifacts.save_array(OUT / f"reconstructions_{name}.npy", images.cpu().numpy())
-    artifacts.save_json(OUT / "results.json", {"rows": rows, **evaluation.about(p, device)})
+    with artifacts.together():
+        artifacts.save_tensors(OUT / "statistics.safetensors", {k: torch.as_tensor(v) for k, v in statistics.items()})
+        for name, images in samples.items():
+            artifacts.save_array(OUT / f"reconstructions_{name}.npy", images.cpu().numpy())
+        artifacts.save_json(OUT / "results.json", {"rows": rows, **evaluation.about(p, device)})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def main():
     method = parser.parse_args().method
     p = params.load()
     runtime.begin("train_baseline", method)
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     train, test = data.load_split("train", device), data.load_split("test", device)
     names, dim = train.modalities, p.baseline.latent_dim
 
@@ -67,10 +67,11 @@ def main():
         f"train_baseline {method}", torch.nn.ModuleList(encoders + decoders), loss, len(train),
         batch_size=p.vae.batch_size, epochs=p.vae.epochs, learning_rate=p.vae.learning_rate,
         lr_schedule=p.vae.lr_schedule, generator=rng, after_epoch=held_out)
-    for name, encoder, decoder in zip(names, encoders, decoders):
-        artifacts.save_module(OUT / method / name / "encoder.safetensors", encoder, shapes[name])
-        artifacts.save_module(OUT / method / name / "decoder.safetensors", decoder, shapes[name])
-    artifacts.save_json(OUT / method / "history.json", history)
+    with artifacts.together():
+        for name, encoder, decoder in zip(names, encoders, decoders):
+            artifacts.save_module(OUT / method / name / "encoder.safetensors", encoder, shapes[name])
+            artifacts.save_module(OUT / method / name / "decoder.safetensors", decoder, shapes[name])
+        artifacts.save_json(OUT / method / "history.json", history)
 
 
 if __name__ == "__main__":

@@ -19,28 +19,29 @@ def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     p = params.load()
     runtime.begin("train_judge")
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     train, test = (data.load_split(split, device) for split in ("train", "test"))
     mnist = artifacts.load_json(data.POLYMNIST / "provenance.json")["digits"] == "mnist"
     classes = data.n_classes(train.labels)
 
     accuracy, judges = {}, {}
-    for name, images in train.images.items():
+    for name, images in train.images.items() if classes > 1 else ():  # without labels there is nothing to judge
         judges[name], accuracy[name] = train_judge(name, images, train.labels, test, classes, p, device)
         print(f"judge {name}: {accuracy[name]:.4f} of the held-out images read correctly", flush=True)
     net, heads, history = train_features(train, test, classes, p, device)
     print("feature net, held out: " + ", ".join(f"{k} {v:.3f}" for k, v in heads.items()), flush=True)
-    worst, least = min(accuracy, key=accuracy.get), p.judge.least_accuracy
+    worst, least = min(accuracy, key=accuracy.get, default=None), p.judge.least_accuracy
     if mnist and accuracy[worst] < least:
         raise UserError(f"the judge of {worst} reads {accuracy[worst]:.3f} of the held-out images, judge.least_accuracy "
                         f"asks for {least:g}; raise judge.epochs or polymnist.n_train")
-    about = dict(image_shape=list(images.shape[1:]), n_classes=classes)
-    for name, judge in judges.items():
-        artifacts.save_module(OUT / f"{name}.safetensors", judge, about)
-    artifacts.save_module(OUT / "features.safetensors", net, dict(
-        **about, n_modalities=len(judges), feature_dim=p.judge.feature_dim))
-    artifacts.save_json(OUT / "accuracy.json", {"judges": accuracy, "features": heads})
-    artifacts.save_json(OUT / "history.json", history)
+    about = lambda shape: dict(image_shape=list(shape), n_classes=classes)
+    with artifacts.together():
+        for name, judge in judges.items():
+            artifacts.save_module(OUT / f"{name}.safetensors", judge, about(train.images[name].shape[1:]))
+        artifacts.save_module(OUT / "features.safetensors", net, dict(
+            **about(data.common_shape(train.images)), n_modalities=len(train.modalities), feature_dim=p.judge.feature_dim))
+        artifacts.save_json(OUT / "accuracy.json", {"judges": accuracy, "features": heads})
+        artifacts.save_json(OUT / "history.json", history)
 
 
 def train_judge(name, images, labels, test, classes, p, device):
@@ -73,7 +74,7 @@ def train_features(train, test, classes, p, device):
     Position is the crop's (y, x) in its background, scaled to [-1, 1]; images without crops leave that head alone.
     """
     names, n = train.modalities, len(train)
-    shape = list(train.images[names[0]].shape[1:])
+    shape = data.common_shape(train.images)
     with runtime.seeded("train_features", p.judge.seed):
         net = networks.FeatureNet(shape, classes, len(names), p.judge.feature_dim).to(device)
     rng = runtime.generator(device, "train_features", p.judge.seed)
@@ -82,10 +83,10 @@ def train_features(train, test, classes, p, device):
     def heads(split, index, m):
         """Digit logits (B, classes), modality logits (B, M) and position error (B, 2) of images index[b] of modality
         m[b]; the modalities stand mixed in a batch, as batch normalisation needs them."""
-        x = torch.empty(len(index), *shape, dtype=torch.uint8, device=device)
+        x = torch.empty(len(index), *shape, device=device).to(memory_format=torch.channels_last)
         for k, name in enumerate(names):
-            x[m == k] = split.images[name][index[m == k]]
-        digit, modality, position = net(data.to_float(x))
+            x[m == k] = net.fitted(data.to_float(split.images[name][index[m == k]]))
+        digit, modality, position = net(x)
         if extent is None:
             return digit, modality, None
         target = split.crops[index, m] / extent[m] * 2 - 1
@@ -105,8 +106,9 @@ def train_features(train, test, classes, p, device):
         parts = [(m, index, *heads(test, index, torch.full_like(index, m))) for m in range(len(names))
                  for index in torch.arange(len(test), device=device).split(1000)]
     mean = lambda values: float(torch.cat(values).float().mean())
-    measured = {"digit": mean([digit.argmax(1) == test.labels[index] for _, index, digit, _, _ in parts]),
-                "modality": mean([modality.argmax(1) == m for m, _, _, modality, _ in parts])}
+    measured = {"modality": mean([modality.argmax(1) == m for m, _, _, modality, _ in parts])}
+    if classes > 1:
+        measured = {"digit": mean([digit.argmax(1) == test.labels[index] for _, index, digit, _, _ in parts]), **measured}
     if extent is not None:
         measured["position_error"] = mean([error.abs().flatten() for *_, error in parts])
     return net, measured, history

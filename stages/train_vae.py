@@ -20,10 +20,11 @@ def main():
     modality = parser.parse_args().modality
     p = params.load()
     runtime.begin("train_vae", modality)
-    device = runtime.setup()
+    device = runtime.setup(p.threads)
     train, test = (data.load_split(split, device, [modality]) for split in ("train", "test"))
     images, test_images = train.images[modality], test.images[modality]
-    judge = artifacts.load_module(f"models/judge/{modality}.safetensors", networks.Classifier, device)
+    labelled = data.n_classes(train.labels) > 1
+    judge = artifacts.load_module(f"models/judge/{modality}.safetensors", networks.Classifier, device) if labelled else None
 
     shape = dict(image_shape=list(images.shape[1:]), latent_dim=p.vae.latent_dim)
     with runtime.seeded("train_vae", p.seed, modality):
@@ -45,16 +46,17 @@ def main():
         noise = torch.randn(mean.shape, generator=runtime.generator(device, "held out", modality), device=device)
         recon = decoder(posteriors.sample(mean, logvar, noise))
         elbo = -(nll(x, recon) + posteriors.kl_from_prior(mean, logvar)).mean()
-        read = (judge(recon.clamp(0, 1)).argmax(1) == labels).float().mean()
-        return {"elbo": float(elbo), "digit_accuracy": float(read)}
+        read = {"digit_accuracy": float((judge(recon.clamp(0, 1)).argmax(1) == labels).float().mean())} if judge else {}
+        return {"elbo": float(elbo), **read}
 
     history = training.train(
         f"train_vae {modality}", torch.nn.ModuleList([encoder, decoder]), loss, len(images),
         batch_size=p.vae.batch_size, epochs=p.vae.epochs, learning_rate=p.vae.learning_rate,
         lr_schedule=p.vae.lr_schedule, generator=rng, after_epoch=held_out)
-    artifacts.save_module(OUT / modality / "encoder.safetensors", encoder, shape)
-    artifacts.save_module(OUT / modality / "decoder.safetensors", decoder, shape)
-    artifacts.save_json(OUT / modality / "history.json", history)
+    with artifacts.together():
+        artifacts.save_module(OUT / modality / "encoder.safetensors", encoder, shape)
+        artifacts.save_module(OUT / modality / "decoder.safetensors", decoder, shape)
+        artifacts.save_json(OUT / modality / "history.json", history)
 
 
 if __name__ == "__main__":

@@ -328,3 +328,40 @@ def test_what_was_read_is_known_by_its_digest(tmp_path, monkeypatch):
     artifacts.save_json(tmp_path / "x.json", 1)
     artifacts.load_json(tmp_path / "x.json")
     assert artifacts.verified == {f"{tmp_path}/x.json": hashlib.sha256(b"1\n").hexdigest()}
+
+
+# ---- files that belong together
+
+
+def test_together_is_all_or_none(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        artifacts.save_json(tmp_path / f"{name}.json", "old")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def fails():
+        with artifacts.together():
+            artifacts.save_json(tmp_path / "a.json", "new")
+            assert artifacts.load_json(tmp_path / "a.json") == "old"  # not before all are written
+            (tmp_path / "folder").mkdir()
+            artifacts.save_json(tmp_path / "folder" / "x" / "b.json", "new")
+            artifacts.write(tmp_path / "a.json" / "b.json", b"new")  # a file is no folder
+
+    with pytest.raises(UserError, match="b.json: can't be written"):
+        fails()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+    assert list((tmp_path / "folder" / "x").iterdir()) == []
+    with artifacts.together():
+        for name in ("a", "b"):
+            artifacts.save_json(tmp_path / f"{name}.json", "new")
+    assert [artifacts.load_json(tmp_path / f"{name}.json") for name in ("a", "b")] == ["new", "new"]
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == sorted(before)
+
+
+def test_a_write_after_a_failed_unit_is_on_its_own_again(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        with artifacts.together():
+            artifacts.write(tmp_path / "a", b"1")
+            1 / 0
+    assert list(tmp_path.iterdir()) == []
+    artifacts.write(tmp_path / "a", b"2", checksum=False)
+    assert (tmp_path / "a").read_bytes() == b"2"

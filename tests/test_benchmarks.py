@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from benchmarks import timed, workspace
-from test_pipeline import ROOT, shell
+from tests.project import ROOT, shell
 
 
 def test_every_row_of_the_table_is_a_row_of_the_results():

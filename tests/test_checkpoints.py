@@ -24,6 +24,7 @@ Y = X @ torch.tensor([1.0, -2.0, 0.5]) + 1
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runtime, "_at_success", [])
+    runtime.as_started.cache_clear()
 
 
 class Stop(Exception):
@@ -114,8 +115,19 @@ def test_other_parameters_start_anew(monkeypatch, capsys):
     Path("params.yaml").write_text("vae: {beta: 0.1}")
     stopped(monkeypatch)
     Path("params.yaml").write_text("vae: {beta: 0.2}")
+    runtime.as_started.cache_clear()  # as in a process started now
     assert fit()[2] == 24
     assert "of other parameters, data, code or device; starting anew" in capsys.readouterr().err
+
+
+def test_parameters_edited_while_it_ran_are_not_those_it_ran_with(monkeypatch):
+    """A stage has several trainings: one that begins after the edit still runs with what the process began with."""
+    Path("params.yaml").write_text("vae: {beta: 0.1}")
+    fit(name="first")
+    Path("params.yaml").write_text("vae: {beta: 0.2}")
+    stopped(monkeypatch)
+    runtime.as_started.cache_clear()  # as in a process started now
+    assert fit()[2] == 24
 
 
 def test_other_data_start_anew(monkeypatch):

@@ -36,9 +36,16 @@ def test_a_split(folder):
     assert data.load_split("train", modalities=["m2"], folder=folder).modalities == ["m2"]
 
 
-def test_a_split_without_crops(folder):
-    (folder / "train" / "crops.npy").unlink()
+@pytest.mark.parametrize("digits", ["imported", "own"])
+def test_a_split_without_crops(folder, digits):
+    """Images from outside have none; a file left from another run is not theirs."""
+    artifacts.save_json(folder / "provenance.json", {"modalities": NAMES, "digits": digits})
     assert data.load_split("train", folder=folder).crops is None
+
+
+def test_crops_that_are_gone(folder):
+    (folder / "train" / "crops.npy").unlink()
+    assert "train/crops.npy: missing" in refusal(data.load_split, "train", folder=folder)
 
 
 def test_an_unknown_modality(folder):
@@ -81,3 +88,9 @@ def test_latents(tmp_path):
 def test_latents_that_do_not_fit(tmp_path, mean, logvar):
     artifacts.save_tensors(tmp_path / "test.safetensors", {"mean": torch.zeros(mean), "logvar": torch.zeros(logvar)}, {"modalities": NAMES})
     assert "test.safetensors: " in refusal(data.load_latents, "test", folder=tmp_path)
+
+
+@pytest.mark.parametrize("shapes, expected", [
+    ([(3, 28, 28)] * 5, [3, 28, 28]), ([(1, 32, 20), (1, 20, 32)], [1, 32, 32]), ([(1, 40, 8), (3, 24, 36), (3, 8, 8)], [3, 40, 36])])
+def test_the_common_shape_is_the_smallest_that_all_fit_into(shapes, expected):
+    assert data.common_shape({f"m{i}": torch.zeros(2, *shape) for i, shape in enumerate(shapes)}) == expected

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,7 @@ CPU = torch.device("cpu")
 
 def parameters(seed=0, n_samples=10, batch_size=4, steps=5, tuples="test", posterior_scale=1.0):
     return SimpleNamespace(seed=seed, evaluate=SimpleNamespace(tuples=tuples, n_samples=n_samples, batch_size=batch_size),
-                           annealed=SimpleNamespace(steps=steps, guidance=2.5),
+                           annealed=SimpleNamespace(steps=steps, guidance=2.5, guidance_below=0.6, evidence=4.0),
                            ebm=SimpleNamespace(langevin_steps=steps, step_size=0.5, noise_scale=1.0,
                                                fit=SimpleNamespace(posterior_scale=posterior_scale)),
                            fid=SimpleNamespace(inception_weights="none"))
@@ -67,6 +68,11 @@ def test_judged_tuples_leave_the_global_generator_alone():
 def test_figure_rows_are_the_first_five_of_each_class_repeated_where_scarce():
     labels = torch.tensor([2, 0, 2, 0, 2, 2, 2, 2, 0, 7])
     assert evaluation.figure_rows(labels).tolist() == [1, 3, 8, 1, 3, 0, 2, 4, 5, 6, 9, 9, 9, 9, 9]
+
+
+@pytest.mark.parametrize("n, expected", [(30, list(range(25))), (25, list(range(25))), (10, [*range(10), *range(10), *range(5)]), (1, [0] * 25)])
+def test_figure_rows_without_labels_are_the_first_25_repeated_where_there_are_fewer(n, expected):
+    assert evaluation.figure_rows(torch.zeros(n, dtype=torch.int64)).tolist() == expected
 
 
 # ---- standardised latents
@@ -124,6 +130,14 @@ def test_judge_and_extract_decodes_each_image_once():
     assert found.dtype == np.float64 and found.tolist() == [[i, i] for i in range(n)]
 
 
+def test_without_a_judge_nothing_is_judged_and_all_else_is_the_same():
+    images_of = lambda rows: rows.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    extract = lambda images: images[:, :2, 0, 0].float()
+    images, predicted, found = evaluation.judge_and_extract(images_of, 23, None, extract, parameters(batch_size=5))
+    assert predicted is None
+    assert images[:, 0, 0, 0].tolist() == list(range(23)) and found.tolist() == [[i, i] for i in range(23)]
+
+
 def test_judges_see_what_a_png_would_hold():
     seen = []
     judge = lambda x: seen.append(x) or torch.zeros(len(x), 10)
@@ -155,6 +169,13 @@ def test_measure_without_labels_has_no_coherence_and_groups_by_what_was_judged()
     row = evaluation.measure(np.array([0, 1, 1, 1]), None, FOUND, REFERENCE, "frechet_polymnist")
     assert row == {"coherence": None, "frechet_polymnist": pytest.approx(DISTANCE),
                    "diversity": pytest.approx(112 / 3), "n_samples": 4}
+
+
+@pytest.mark.parametrize("labels", [None, torch.zeros(4, dtype=torch.int64)])  # nothing observed, or all of one class
+def test_measure_of_data_without_labels_keeps_distance_and_the_diversity_of_all(labels):
+    row = evaluation.measure(None, labels, FOUND, REFERENCE, "fid")
+    assert row == {"coherence": None, "fid": pytest.approx(DISTANCE), "diversity": pytest.approx(131 / 3), "n_samples": 4}
+    json.dumps(row, allow_nan=False)
 
 
 @pytest.mark.parametrize("dim, warned", [(3, False), (4, True), (9, True)])
@@ -208,7 +229,8 @@ def test_judges_and_reference_statistics_are_read_by_modality(tmp_path, monkeypa
     saved = {name: networks.Classifier(**shape) for name in ("m1", "m2")}
     for name, judge in saved.items():
         artifacts.save_module(f"models/judge/{name}.safetensors", judge, shape)
-    judges = evaluation.load_judges(["m1", "m2"], CPU)
+    split = data.Split({"m1": None, "m2": None}, torch.tensor([0, 1]), None)
+    judges = evaluation.load_judges(split, CPU)
     for name in saved:
         assert torch.equal(judges[name].head.weight, saved[name].head.weight)
     keys = [f"{kind}/{name}/{part}" for kind in ("real", "vae") for name in ("m1", "m2") for part in ("mean", "covariance", "root")]
@@ -219,10 +241,29 @@ def test_judges_and_reference_statistics_are_read_by_modality(tmp_path, monkeypa
     assert found["real"][0].dtype == np.float64
 
 
+def test_judges_are_none_without_labels_and_no_file_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split = data.Split({"m1": None, "m2": None}, torch.zeros(5, dtype=torch.int64), None)
+    assert evaluation.load_judges(split, CPU) == {"m1": None, "m2": None}
+    with pytest.raises(UserError, match="models/judge/m1.safetensors"):
+        evaluation.load_judges(data.Split(split.images, torch.tensor([0, 0, 1]), None), CPU)
+
+
 def test_about_names_seed_distance_and_device_but_no_host():
     about = evaluation.about(parameters(seed=3), CPU)
     assert (about["seed"], about["distance"], about["device"]) == (3, "frechet_polymnist", "cpu")
     assert set(about) == {"seed", "distance", "device", "threads", "products", "torch", "python"}
+
+
+def test_the_page_shows_the_first_tuple_of_each_of_the_first_classes():
+    labels = torch.tensor([7, 3, 3, 0, 7, 9, 1, 0, 8])
+    assert evaluation.page_rows(labels).tolist() == [3, 6, 1, 0, 8]  # digits 0, 1, 3, 7, 8
+    assert evaluation.page_rows(torch.tensor([2, 2])).tolist() == [0, 1]  # without labels: the first
+
+
+@pytest.mark.parametrize("n, expected", [(1, [0]), (4, [0, 1, 2, 3]), (5, [0, 1, 2, 3, 4]), (40, [0, 1, 2, 3, 4])])
+def test_the_page_shows_the_first_tuples_where_there_are_no_labels(n, expected):
+    assert evaluation.page_rows(torch.zeros(n, dtype=torch.int64)).tolist() == expected
 
 
 # ---- stage evaluate: samplers of each method, with small functions in place of the networks
@@ -266,11 +307,11 @@ class Model:
     def score(self, z):
         return -self.gradient(z.view(-1, len(NAMES), D)).flatten(1)
 
-    def noise_given(self, observed, free, guidance):
+    def noise_given(self, observed, free, guidance, below, evidence):
         def estimate(z_free, t_free):
             z, t = observed.clone(), torch.zeros(observed.shape[:2])
             z[free], t[free] = z_free, t_free
-            self.asked.append((z, t, guidance))
+            self.asked.append((z, t, guidance, below, evidence))
             return (t[..., None] * (z - guidance * self.gradient(z.transpose(0, 1)).transpose(0, 1)))[free]
         return estimate
 
@@ -342,25 +383,25 @@ def test_eb_mvae_samples_in_standardised_units(monkeypatch):
 
 def test_annealed_samples_in_standardised_units(monkeypatch):
     """A model for which all latents are 0 takes z for noise: what is free ends at the shift, whatever is observed."""
-    model = SimpleNamespace(noise_given=lambda observed, free, guidance: lambda z, t: z / noising.signal_and_noise(t)[1][..., None])
+    model = SimpleNamespace(noise_given=lambda observed, free, *_: lambda z, t: z / noising.signal_and_noise(t)[1][..., None])
     sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model)
     z = sample(("m2",), SEEDS)[:, [0, 2]]
     torch.testing.assert_close(z, standardisation()["shift"][[0, 2]].expand_as(z), rtol=0, atol=1e-5)
 
 
 def test_annealed_asks_its_model_in_its_own_order(monkeypatch):
-    """Modalities first; levels 0 and standardised posterior samples where observed; the guidance of params.yaml."""
+    """Modalities first; levels 0 and standardised posterior samples where observed; guidance and evidence of params.yaml."""
     sample, _, _, model = energy_based(monkeypatch, "eb_mvae_annealed", batch_size=8, steps=6)
     sample(("m1", "m3"), SEEDS)
     standard, observed = standardisation(), torch.tensor([True, False, True])
     expected = ((posterior_samples() - standard["shift"]) / standard["scale"]).transpose(0, 1)  # M, N, d
     assert len(model.asked) == 2 * 6  # batches, steps
-    for i, (z, t, guidance) in enumerate(model.asked):
+    for i, (z, t, *how) in enumerate(model.asked):
         rows = slice(0, 8) if i < 6 else slice(8, 12)
         level = torch.linspace(sampling.FIRST, sampling.LAST, 6)[i % 6]
         assert torch.equal(t, torch.where(observed, 0.0, level)[:, None].expand(3, len(SEEDS[rows])))
         torch.testing.assert_close(z[observed], expected[:, rows][observed], rtol=1e-4, atol=1e-5)
-        assert guidance == 2.5
+        assert how == [2.5, 0.6, 1 + 4 / 2]  # two are observed
 
 
 def test_annealed_network_generates_by_its_own_noise_estimate(monkeypatch):
@@ -373,7 +414,13 @@ def test_annealed_network_generates_by_its_own_noise_estimate(monkeypatch):
     sample, *_ = energy_based(monkeypatch, "eb_mvae_annealed", model=model, batch_size=100)
     found, standard = sample(("m2",), SEEDS), standardisation()
     free, observed = torch.tensor([True, False, True]), (posterior_samples() - standard["shift"]) / standard["scale"]
-    by_hand = lambda z, t: torch.stack(model.noise(torch.stack(z.unbind(1)), torch.stack(t.unbind(1)), 2.5).unbind(0), 1)
+    speak = model.log_ratios
+    model.log_ratios = lambda z, t: speak(z, t) * torch.where(free, 1.0, 5.0)[:, None, None]  # 1 + 4 / 1
+
+    def by_hand(z, t):
+        guidance = 2.5 if t.max() <= 0.6 else 0.0
+        return torch.stack(model.noise(torch.stack(z.unbind(1)), torch.stack(t.unbind(1)), guidance).unbind(0), 1)
+
     expected = sampling.annealed(by_hand, observed, free, SEEDS, 5) * standard["scale"] + standard["shift"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
@@ -385,6 +432,21 @@ def test_energies_given_nothing_do_not_see_the_posteriors(monkeypatch, method):
     sample, *_ = energy_based(monkeypatch, method, posterior=[part + 1 for part in latents()])
     assert torch.equal(sample((), SEEDS), expected)
     assert not torch.equal(sample(("m1",), SEEDS)[:, 1:], expected[:, 1:])
+
+
+@ENERGIES
+def test_a_trajectory_ends_where_the_cell_does(monkeypatch, method):
+    """From the observed posterior sample and noise, by the same steps, in the VAEs' units; chosen rows are those of the whole."""
+    sample, *_ = energy_based(monkeypatch, method, own, steps=8)
+    rows = torch.tensor([7, 2, 5])
+    decoders = {name: lambda z: (z * 20 + 128)[..., None, None] / 255 for name in NAMES}  # "images" of d channels, one pixel
+    images, steps = evaluate.trajectory(8, decoders, lambda watch: sample(("m1",), [SEEDS[i] for i in rows], rows, watch))
+    assert steps == [0, 1, 2, 4, 8] and list(images) == [f"trajectory_{name}" for name in NAMES]
+    whole = sample(("m1",), SEEDS)[rows]
+    for m, (name, shown) in enumerate(zip(NAMES, images.values())):
+        assert shown.shape == (5, 3, D, 1, 1) and shown.dtype == torch.uint8
+        assert torch.equal(shown[-1], data.to_uint8(decoders[name](whole[:, m])))
+        assert all(torch.equal(step, shown[-1]) == (name == "m1") for step in shown[:-1])  # what is observed stands still
 
 
 @ENERGIES
@@ -418,6 +480,52 @@ def test_energy_auroc_is_of_standardised_latents(monkeypatch, method):
     standard["scale"][1] *= 100  # without standardising the spread would be that of the units
     mean = (torch.arange(N) % 4).float().view(N, 1, 1) * standard["scale"] + standard["shift"]
     _, _, extras, _ = energy_based(monkeypatch, method, posterior=(mean, torch.full_like(mean, -40.0)), standard=standard)
+    assert extras() == {"energy_auroc": 1.0}
+
+
+@ENERGIES
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_mismatched_tuple_has_one_modality_of_another_tuple(monkeypatch, method, seed, labelled):
+    """Of one with another label where there are labels, else of any other; never its own, which no energy could tell."""
+    split, seen = small_split(), []
+    labels = split.labels if labelled else torch.zeros_like(split.labels)
+    monkeypatch.setattr(sys.modules[__name__], "small_split", lambda: data.Split(split.images, labels, None))
+    _, _, extras, _ = energy_based(monkeypatch, method, lambda z: seen.append(z) or spread(z), seed=seed)
+    assert 0 <= extras()["energy_auroc"] <= 1
+    mismatched, matching = seen
+    assert matching.shape == (N, len(NAMES), D) and len(set(matching.flatten().tolist())) == N * len(NAMES) * D
+    pairs, swapped = [], set()
+    for i in range(N):
+        different = (mismatched[i] != matching[i]).any(1).nonzero().flatten().tolist()
+        assert len(different) == 1
+        others = (matching[:, different[0]] == mismatched[i, different[0]]).all(1).nonzero().flatten().tolist()
+        assert len(others) == 1 and others != [i]  # the latent of that modality in another tuple
+        pairs.append((labels[INDEX[i]], labels[INDEX[others[0]]]))
+        swapped.add(different[0])
+    assert len(swapped) > 1  # not always the same modality
+    assert all(own != other for own, other in pairs) == labelled
+
+
+@ENERGIES
+def test_energy_auroc_without_labels_tells_tuples(monkeypatch, method):
+    """Latents that are the tuple's number in every modality: only a swapped one disagrees with the rest."""
+    split = small_split()
+    monkeypatch.setattr(sys.modules[__name__], "small_split", lambda: data.Split(split.images, torch.zeros_like(split.labels), None))
+    mean = torch.arange(N).float().view(N, 1, 1).expand(N, len(NAMES), D).contiguous()
+    units = {"shift": torch.zeros(len(NAMES), D), "scale": torch.ones(len(NAMES), D)}
+    _, _, extras, _ = energy_based(monkeypatch, method, posterior=(mean, torch.full_like(mean, -40.0)), standard=units)
+    assert extras() == {"energy_auroc": 1.0}
+
+
+@ENERGIES
+def test_energy_auroc_where_all_judged_tuples_are_of_one_class(monkeypatch, method):
+    """As may be with few samples of a rare class: there are labels, but none to tell a mismatch by, so any other tuple is one."""
+    split = small_split()
+    monkeypatch.setattr(sys.modules[__name__], "small_split", lambda: data.Split(split.images, torch.full_like(split.labels, 1), None))
+    mean = torch.arange(N).float().view(N, 1, 1).expand(N, len(NAMES), D).contiguous()
+    units = {"shift": torch.zeros(len(NAMES), D), "scale": torch.ones(len(NAMES), D)}
+    _, _, extras, _ = energy_based(monkeypatch, method, posterior=(mean, torch.full_like(mean, -40.0)), standard=units)
     assert extras() == {"energy_auroc": 1.0}
 
 

@@ -86,6 +86,12 @@ def test_inception_sees_clean_fids_resize(weights):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_inception_sees_grey_as_three_equal_colours(weights):
+    grey, extract = noise(3, 1, 20, 36), extract_with(weights)
+    with torch.no_grad():
+        assert torch.equal(extract(grey), extract(grey.repeat(1, 3, 1, 1)))
+
+
 def test_inception_does_not_mix_images(weights):
     images, extract = noise(3, 3, 28, 28), extract_with(weights)
     with torch.no_grad():
@@ -169,6 +175,20 @@ def test_feature_net(tmp_path, monkeypatch):
     found = features.extractor(parameters("none"), CPU)(images)
     assert found.shape == (4, 16) and found.dtype == torch.float32
     assert torch.equal(found, net.eval().features(images.float() / 255))
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 28), (1, 8, 9)], ids=str)
+def test_feature_net_of_other_shapes(tmp_path, monkeypatch, shape):
+    """Modalities of several shapes have one net: it sees grey as colour and smaller images enlarged."""
+    monkeypatch.chdir(tmp_path)
+    about = dict(image_shape=[3, 28, 28], n_classes=1, n_modalities=3, feature_dim=16)
+    net = networks.FeatureNet(**about)
+    artifacts.save_module("models/judge/features.safetensors", net, about)
+    images = noise(4, *shape)
+    found = features.extractor(parameters("none"), CPU)(images)
+    assert found.shape == (4, 16)
+    large = nn.functional.interpolate((images.float() / 255).repeat(1, 3 // shape[0], 1, 1), (28, 28), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found, net.eval().features(large), rtol=1e-4, atol=1e-5)
 
 
 def test_a_missing_feature_net_is_named(tmp_path, monkeypatch):

@@ -82,6 +82,59 @@ def test_feature_net_gives_digit_modality_and_position(shape):
     assert features.shape == (2, 16) and (features >= 0).all()
 
 
+def feature_net(shape):
+    return build(networks.FeatureNet, shape, n_classes=7, n_modalities=3, feature_dim=16).eval()
+
+
+@SHAPES
+def test_images_of_the_feature_nets_own_shape_are_left_as_they_are(shape):
+    x = torch.rand(2, *shape)
+    found = feature_net(shape).fitted(x)
+    assert torch.equal(found, x) and found.data_ptr() == x.data_ptr()  # nothing is copied
+
+
+@pytest.mark.parametrize("size", [(12, 10), (6, 10)])
+def test_grey_is_fitted_as_three_equal_channels(size):
+    x = torch.rand(2, 1, *size)
+    net = feature_net((3, 12, 10))
+    found = net.fitted(x)
+    assert found.shape == (2, 3, 12, 10)
+    assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
+    torch.testing.assert_close(found, net.fitted(x.repeat(1, 3, 1, 1)))
+    assert torch.equal(found[:, :1], x) == (size == (12, 10))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 8), (9, 13)])
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_enlarging_a_constant_image_leaves_it_constant(size, value):
+    found = feature_net((3, 12, 17)).fitted(torch.full((2, 3, *size), value))
+    torch.testing.assert_close(found, torch.full((2, 3, 12, 17), value), rtol=0, atol=1e-6)
+
+
+def test_enlarging_is_linear_between_the_centres_of_pixels():
+    """Twice as wide: 0 and 1 become 0, 1/4, 3/4, 1; pixels as points at their centres, the border beyond them."""
+    x = torch.tensor([0.0, 1.0]).repeat(8, 4).expand(1, 3, 8, 8)
+    expected = torch.tensor([0, 0.25, 0.75, *[0.75, 0.25, 0.25, 0.75] * 3, 1]).expand(1, 3, 8, 16)
+    torch.testing.assert_close(feature_net((3, 8, 16)).fitted(x), expected)
+    turned = feature_net((3, 16, 8)).fitted(x.transpose(2, 3))
+    torch.testing.assert_close(turned, expected.transpose(2, 3))
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (1, 28, 28), (1, 20, 28), (3, 28, 9)], ids=str)
+def test_every_head_reads_what_was_fitted(shape):
+    """Features and heads of a smaller or grey image are those of the fitted one, and no image sees another."""
+    net, x = feature_net((3, 28, 28)), torch.rand(4, *shape)
+    assert torch.equal(net.features(x), net.features(net.fitted(x)))
+    for part, again in zip(net(x), net(net.fitted(x))):
+        assert torch.equal(part, again)
+    torch.testing.assert_close(net.features(x)[1:2], net.features(x[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_fitting_no_images_gives_none():
+    """A batch of the feature net may hold none of a modality."""
+    assert feature_net((3, 12, 10)).fitted(torch.empty(0, 1, 8, 8)).shape == (0, 3, 12, 10)
+
+
 @SHAPES
 def test_every_weight_is_used(shape):
     """All weights get a gradient: no layer is forgotten in a forward pass."""
@@ -380,6 +433,30 @@ def test_noise_given_is_noise_of_the_free_modalities(shown, guidance):
     found = model.noise_given(z, free, guidance)(z[free], t[free])
     torch.testing.assert_close(found, model.noise(z, t, guidance)[free], rtol=1e-10, atol=1e-10)
     assert not found.requires_grad
+
+
+@pytest.mark.parametrize("shown", [[], [1], [0, 1], list(range(M))[:-1]])
+@pytest.mark.parametrize("guidance", [0.0, 2.5])
+def test_evidence_is_how_often_the_observed_are_counted(shown, guidance):
+    """Plain twin: `noise` of an energy whose observed modalities speak that often."""
+    model, z, t = annealed()
+    free = torch.tensor([m not in shown for m in range(M)])
+    t = torch.where(free[:, None], t.clamp_min(0.05), 0.0)
+    once = model.noise_given(z, free, guidance)(z[free], t[free])
+    found = model.noise_given(z, free, guidance, evidence=3.0)(z[free], t[free])
+    speak = model.log_ratios
+    model.log_ratios = lambda z, t: speak(z, t) * torch.where(free, 1.0, 3.0)[:, None, None]
+    torch.testing.assert_close(found, model.noise(z, t, guidance)[free], rtol=1e-10, atol=1e-10)
+    assert torch.equal(found, once) == (not shown)
+
+
+def test_the_energy_pulls_below_its_level_only():
+    model, z, t = annealed()
+    free = torch.tensor([m != 0 for m in range(M)])
+    t = torch.where(free[:, None], torch.full_like(t, 0.5), 0.0)
+    at = lambda guidance, below: model.noise_given(z, free, guidance, below)(z[free], t[free])
+    assert torch.equal(at(2.5, 0.5), at(2.5, 1.0)) and not torch.equal(at(2.5, 0.5), at(0.0, 1.0))
+    assert torch.equal(at(2.5, 0.49), at(0.0, 1.0)) and not at(2.5, 0.49).requires_grad
 
 
 def test_exact_parts_give_the_score_of_the_joint_density():

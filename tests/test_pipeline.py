@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,67 +14,7 @@ import yaml
 from PIL import Image
 
 from stages.lib.params import Params, check
-
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-METHODS = ["eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae"]
-MADE = ["data", "models", "latents", "results", "reports", "dvc.lock"]
-
-
-def shell(folder, *command, check=True, **env):
-    """Run a command in `folder` with this environment's programs first; returns the finished process."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={
-        **os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "DEVICE": "cpu", **env})
-    if check and done.returncode:
-        pytest.fail(f"{command} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return done
-
-
-def clone(folder):
-    """A fresh repository with the files git tracks here or would, and this environment as its .venv."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(sys.prefix)
-    (folder / ".git").exists() or shell(folder, "git", "init", "-q", "-b", "main")
-    commit(folder, "start")
-    return folder
-
-
-def commit(folder, message):
-    shell(folder, "git", "add", "-A", ":!.venv")
-    shell(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
-
-
-def smoke_args():
-    args = re.sub("#.*", "", (ROOT / "profiles" / "smoke.args").read_text()).split()
-    return args if os.environ.get("MNIST_DIR") else [*args, "-S", "polymnist.digits=embedded"]
-
-
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory):
-    """Two clones with a finished smoke run each, made side by side on one thread each."""
-    folders = [clone(tmp_path_factory.mktemp(name)) for name in ("first", "second")]
-    for folder in folders:
-        shell(folder, "git", "config", "user.name", "t")
-        shell(folder, "git", "config", "user.email", "t@example.org")
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "DEVICE": "cpu"}
-    runs = [subprocess.Popen(["dvc", "exp", "run", *smoke_args()], cwd=folder, env=env, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for folder in folders]
-    for run in runs:
-        output, _ = run.communicate()
-        assert run.returncode == 0, output[-4000:]
-    return folders
-
-
-@pytest.fixture(scope="session")
-def finished(pair):
-    """The first clone, its run committed. Tests that change files in it put them back."""
-    commit(pair[0], "smoke run")
-    return pair[0]
-
+from tests.project import MADE, METHODS, ROOT, shell, smoke_args
 
 # ---- dvc.yaml against the code, without running it
 
@@ -163,12 +102,12 @@ def test_the_committed_run_is_that_of_the_committed_parameters_and_code():
         pytest.fail("dvc.lock is missing: commit a default run")
     done = shell(ROOT, "dvc", "repro", "--dry", "--allow-missing")
     assert "Running stage" not in done.stdout, done.stdout
-    metrics = json.loads((ROOT / "reports/metrics.json").read_text())
+    metrics = json.loads((ROOT / "reports/table.json").read_text())
     assert metrics["profile"] == "default" and metrics["dataset"] == "PolyMNIST (MNIST digits)"
 
 
 def test_the_readme_quotes_the_committed_run():
-    metrics = json.loads((ROOT / "reports/metrics.json").read_text())
+    metrics = json.loads((ROOT / "reports/table.json").read_text())
     rows = re.findall(r"^\| (m\d): coherence / Fréchet distance \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
     assert [target for target, _ in rows] == ["m3", "m5"]
     for target, cells in rows:
@@ -200,7 +139,7 @@ def test_profiles_set_the_same_known_keys():
 # ---- the smoke run
 
 
-def test_two_clones_give_the_same_bytes(pair):
+def test_two_clones_give_the_same_bytes_one_stage_at_a_time_and_two(pair):
     first, second = pair
     files = sorted(f.relative_to(first) for made in MADE for f in [first / made, *(first / made).rglob("*")] if f.is_file())
     assert len(files) > 100
@@ -230,7 +169,7 @@ def test_the_grid_is_complete(finished):
 
 
 def test_metrics_and_claims(finished):
-    metrics = json.loads((finished / "reports/metrics.json").read_text())
+    metrics = json.loads((finished / "reports/table.json").read_text())
     rows = json.loads((finished / "reports/plots/grid.json").read_text())
     for method in METHODS:
         for target in ("m1", "m2", "m3", "m4", "m5"):
@@ -242,8 +181,16 @@ def test_metrics_and_claims(finished):
         assert ("energy_auroc" in metrics[method]) == (method in ("eb_mvae", "eb_mvae_annealed"))
     assert metrics["profile"] == "smoke" and metrics["seeds"] == dict.fromkeys(METHODS, [0])
     assert metrics["standard_deviation"] == {}
+    flat = json.loads((finished / "reports/metrics.json").read_text())
+    assert list(flat) == METHODS
+    for method, numbers in flat.items():  # few and flat, for `dvc exp show`
+        assert all(type(value) is float for value in numbers.values()) and len(numbers) == 7 + ("energy_auroc" in metrics[method])
+        assert numbers["m3_coherence"] == metrics[method]["m3"]["given4"]["coherence"]
+        assert numbers["m5_distance"] == metrics[method]["m5"]["given4"]["frechet_polymnist"]
+        every = [metrics[method][f"m{m}"][f"given{k}"]["coherence"] for m in range(1, 6) for k in range(1, 5)]
+        assert numbers["mean_coherence"] == pytest.approx(sum(every) / 20, rel=1e-4)
     claims = (finished / "reports/claims.md").read_text()
-    assert len(re.findall(r"^\| \d+ \|.*\| (holds|\*\*fails\*\*) \|", claims, re.M)) == 13  # the paper's nine and four of ours
+    assert len(re.findall(r"^\| \d+ \|.*\| (holds|\*\*fails\*\*) \|", claims, re.M)) == 15  # the paper's nine and six of ours
     assert metrics["dataset"] in claims
 
 
@@ -387,7 +334,8 @@ def test_make_smoke_keeps_its_report(finished):
     (finished / "profiles/smoke.args").write_text(" ".join(args) + "\n")
     done = shell(finished, "make", "smoke")  # everything is in the run cache by now: DVC runs nothing
     assert "pip install" not in done.stdout
-    assert (finished / "reports/smoke/metrics.json").read_bytes() == (finished / "reports/metrics.json").read_bytes()
+    for name in ("metrics.json", "table.json", "index.html"):
+        assert (finished / "reports/smoke" / name).read_bytes() == (finished / "reports" / name).read_bytes()
     shutil.rmtree(finished / "reports/smoke")
     shell(finished, "git", "checkout", "-q", ".")
 
@@ -395,14 +343,14 @@ def test_make_smoke_keeps_its_report(finished):
 def test_make_seeds_merges_another_seed_and_leaves_the_committed_run_in_place(finished):
     if not (Path(sys.prefix) / "installed").exists():
         pytest.skip("make would install a second environment here: this Python is not the .venv that make made")
-    before = json.loads((finished / "reports/metrics.json").read_text())
+    before = json.loads((finished / "reports/table.json").read_text())
     done = shell(finished, "make", "seeds", "SEEDS=1")
     ran = re.findall(r"Running stage '(.*)'", done.stdout)
     assert {"polymnist", "train_judge"}.isdisjoint(ran)  # what is measured and by what stays the same
     assert {f"evaluate@{method}" for method in METHODS} < set(ran)
     assert ran[-1] == "report" and ran.count("train_vae@m1") == 1  # going back to seed 0 trains nothing
     other = json.loads((finished / "reports/seeds/1.json").read_text())
-    after = json.loads((finished / "reports/metrics.json").read_text())
+    after = json.loads((finished / "reports/table.json").read_text())
     assert after["seeds"] == dict.fromkeys(METHODS, [0, 1])
     for method in (*METHODS, "unimodal_vae", "real"):
         both = [table[method]["m3"].get("given4", table[method]["m3"])["frechet_polymnist"] for table in (before, other["table"])]
@@ -412,7 +360,7 @@ def test_make_seeds_merges_another_seed_and_leaves_the_committed_run_in_place(fi
         assert cell == pytest.approx(sum(both) / 2, rel=1e-4)
         assert deviation == pytest.approx(abs(both[0] - both[1]) / 2**0.5, rel=1e-3, abs=1e-6)
     page = (finished / "reports/claims.md").read_text()
-    assert "seeds 0, 1 (mean ± s.d.)" in page and len(re.findall(r" \([0-2] of 2 seeds\) \|", page)) == 13
+    assert "seeds 0, 1 (mean ± s.d.)" in page and len(re.findall(r" \([0-2] of 2 seeds\) \|", page)) == 15
     assert "up to date" in shell(finished, "dvc", "status").stdout
     shell(finished, "git", "checkout", "-q", ".")
     shell(finished, "git", "clean", "-fdq", "reports")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from test_pipeline import clone, commit, shell
+from tests.project import clone, commit, shell
 
 PLOTS = ["coherence", "frechet", "grid", "training"]
 METHODS = ["eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae"]

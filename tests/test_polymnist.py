@@ -1,6 +1,8 @@
 """The making of tuples: what every pixel must be, and every way a folder of pictures can be wrong."""
 
 import io
+import struct
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from stages import polymnist
+from stages.lib import pictures
 from stages.lib.runtime import UserError
 
 SIDE, M, N, CLASSES = polymnist.SIDE, 3, 60, 4
@@ -206,7 +209,7 @@ def test_too_small_a_picture(tmp_path, height, width):
 def test_too_large_a_picture(tmp_path, monkeypatch):
     save_picture(tmp_path / "a.png")
     save_picture(tmp_path / "b.png", 50, 50)
-    monkeypatch.setattr(polymnist, "MAX_PIXELS", 30 * 40)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 30 * 40)
     assert f"{tmp_path}/b.png has 50x50 pixels" in refused_folder(tmp_path)
 
 
@@ -255,7 +258,7 @@ def outcome_of(file, content):
     """`read` or `refused`; asserts that a refusal is a `UserError` that names the file."""
     file.write_bytes(content)
     try:
-        polymnist.open_picture(file, f"polymnist.backgrounds: {file}")
+        pictures.open_picture(file, f"polymnist.backgrounds: {file}")
         return "read"
     except UserError as error:
         assert str(error).startswith(f"polymnist.backgrounds: {file} ") and "\n" not in str(error)
@@ -276,10 +279,23 @@ def test_more_than_8_bits_a_channel(tmp_path, dtype):
     assert "a.tiff has more than 8 bits a channel" in refused_folder(tmp_path)
 
 
+@pytest.mark.parametrize("colour, channels", [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_a_png_of_16_bits_a_channel(tmp_path, colour, channels):
+    """Made by hand: Pillow writes none in colour, and reads one as if it had 8 bits."""
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    rows = zlib.compress((b"\0" + b"\x12\x34" * channels * 40) * 40)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 40, 16, colour, 0, 0, 0))
+                                     + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (40, 40)
+    save_picture(tmp_path / "b.png")
+    assert "a.png has more than 8 bits a channel" in refused_folder(tmp_path)
+
+
 def test_a_file_of_too_many_bytes(tmp_path, monkeypatch):
     for name in ("a.png", "b.png"):
         save_picture(tmp_path / name)
-    monkeypatch.setattr(polymnist, "MAX_BYTES", 100)
+    monkeypatch.setattr(pictures, "MAX_BYTES", 100)
     assert "a.png is larger than 100 bytes" in refused_folder(tmp_path)
 
 
@@ -322,13 +338,13 @@ def tree(folder):
 
 
 def refused_tree(folder, p=SIZES):
-    message = refusal(polymnist.import_tree, folder, p)
+    message = refusal(pictures.import_tree, folder, p)
     assert message.startswith("polymnist.import_dir: ")
     return message
 
 
 def test_import_reads_the_tree_in_order_of_the_index(tmp_path):
-    splits, provenance = polymnist.import_tree(tree(tmp_path), SIZES)
+    splits, provenance = pictures.import_tree(tree(tmp_path), SIZES)
     assert list(splits) == ["train", "test"] and provenance["digits"] == "imported"
     for split, n in (("train", 5), ("test", 3)):
         images, labels, crops = splits[split]
@@ -343,7 +359,7 @@ def test_import_reads_the_tree_in_order_of_the_index(tmp_path):
 def test_import_of_grey_pictures_gives_three_channels(tmp_path):
     for file in tree(tmp_path).rglob("*.png"):
         Image.open(file).convert("L").save(file)
-    images, _, _ = polymnist.import_tree(tmp_path, SIZES)[0]["train"]
+    images, _, _ = pictures.import_tree(tmp_path, SIZES)[0]["train"]
     assert images[0].shape == (5, 3, SIDE, SIDE)
     np.testing.assert_array_equal(images[0][:, 0], images[0][:, 2])
 
@@ -394,6 +410,12 @@ def test_import_refuses_several_sizes(tmp_path):
     assert f"{tmp_path}/test/m1 holds images of several sizes" in refused_tree(tmp_path)
 
 
+def test_import_refuses_modalities_of_several_sizes(tmp_path):
+    for file in (tree(tmp_path) / "test" / "m1").iterdir():
+        Image.new("RGB", (SIDE, SIDE + 4)).save(file)
+    assert f"{tmp_path}/test/m1 holds images of another size than train/m0's" in refused_tree(tmp_path)
+
+
 def test_import_refuses_a_link_out_of_the_tree(tmp_path):
     file = tree(tmp_path / "tree") / "test" / "m1" / "1.3.png"
     file.rename(tmp_path / "elsewhere.png")
@@ -425,5 +447,5 @@ def test_import_refuses_odd_names(tmp_path, name):
 
 
 def test_import_refuses_more_than_fits(tmp_path, monkeypatch):
-    monkeypatch.setattr(polymnist, "MAX_IMPORT", 5 * 2 * 3 * SIDE * SIDE - 1)
+    monkeypatch.setattr(pictures, "MAX_IMPORT", 5 * 2 * 3 * SIDE * SIDE - 1)
     assert f"5 images of {SIDE}x{SIDE} in 2 modalities are more than" in refused_tree(tree(tmp_path))

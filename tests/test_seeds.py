@@ -56,7 +56,7 @@ def test_a_beta_is_its_methods_own(project):
 def test_data_and_code_change_all_but_reporting_none(project):
     before = prints(project)
     assert changed(before, prints(project, "other data")) == EVERY
-    for file in ("report.py", "lib/claims.py", "lib/figures.py", "lib/seeds.py"):
+    for file in ("report.py", "sample.py", "lib/claims.py", "lib/figures.py", "lib/page.py", "lib/seeds.py"):
         (Path("stages") / file).write_text("# other\n")
     assert prints(project) == before
     Path("stages/lib/metrics.py").write_text("# other\n")
@@ -70,14 +70,14 @@ def run(seed, value, **prints):
 
 def test_gather_takes_the_other_seeds_in_order(tmp_path):
     for name, each in {"7": run(7, 0.1), "1": run(1, 0.2), "0": run(0, 9.0)}.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(each))
+        (tmp_path / f"{name}.json").write_text(json.dumps(seeds.signed(each)))
     assert seeds.gather(run(0, 0.3), tmp_path) == [run(0, 0.3), run(1, 0.2), run(7, 0.1)]  # this run's own seed: only itself
 
 
 def test_gather_leaves_out_what_differs_and_says_so(tmp_path, capsys):
-    (tmp_path / "1.json").write_text(json.dumps(run(1, 0.2, a="other")))
-    (tmp_path / "2.json").write_text(json.dumps(run(2, 0.2, references="other")))
-    (tmp_path / "3.json").write_text(json.dumps({**run(3, 0.2), "fingerprints": {}}))
+    (tmp_path / "1.json").write_text(json.dumps(seeds.signed(run(1, 0.2, a="other"))))
+    (tmp_path / "2.json").write_text(json.dumps(seeds.signed(run(2, 0.2, references="other"))))
+    (tmp_path / "3.json").write_text(json.dumps(seeds.signed({**run(3, 0.2), "fingerprints": {}})))
     tables = [each["table"].keys() for each in seeds.gather(run(0, 0.3), tmp_path)]
     assert tables == [{"a", "b", "real"}, {"b", "real"}, {"a", "b"}, set()]
     lines = capsys.readouterr().out.splitlines()
@@ -103,3 +103,11 @@ def test_summary_is_mean_and_sample_deviation():
 
 def test_summary_of_one_run_is_that_run():
     assert seeds.summary([run(0, 0.25)]) == (run(0, 0.25)["table"], {})
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "3", json.dumps(seeds.signed(dict(seed=1))).replace("1", "2", 1),
+                                     json.dumps({"seed": 1})])
+def test_gather_refuses_what_make_seeds_did_not_write(tmp_path, content):
+    (tmp_path / "1.json").write_text(content)
+    with pytest.raises(UserError, match="1.json: damaged, or not made by"):
+        seeds.gather(run(0, 0.3), tmp_path)

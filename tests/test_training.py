@@ -231,3 +231,8 @@ def test_a_loss_that_is_no_number_stops_a_long_epoch_early():
 def test_after_epoch_does_not_see_a_broken_model():
     with pytest.raises(UserError):
         watch(of=lambda step: float("nan"), after_epoch=lambda: pytest.fail("called after NaN"))
+
+
+def test_a_held_out_number_that_is_none_stops_too():
+    with pytest.raises(UserError, match="watch: .*NaN or infinite by step 5"):
+        watch(epochs=3, after_epoch=lambda: {"held_out": float("nan")})

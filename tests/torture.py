@@ -28,9 +28,8 @@ import torch._dynamo
 import yaml
 from PIL import Image
 
-from benchmarks.workspace import set_params
 from stages.lib import runtime
-from tests.test_pipeline import BIN, ROOT, clone, commit
+from tests.project import BIN, ROOT, clone, commit
 
 TINY = {"polymnist.digits": "embedded", "polymnist.n_train": 400, "polymnist.n_test": 200, "judge.epochs": 1, "judge.batch_size": 32,
         "judge.least_accuracy": 0, "judge.feature_epochs": 1, "judge.feature_dim": 16, "vae.epochs": 2, "vae.batch_size": 8,
@@ -63,6 +62,7 @@ def start(folder, stage, fault=None, **environment):
             os.dup2(writing, stream)
         os.chdir(folder)
         os.environ.update(environment)
+        runtime.as_started.cache_clear()
         sys.argv = stage.split()
         if fault:
             fault()
@@ -92,6 +92,17 @@ def run(folder, stage, fault=None, **environment):
 def content(folder, out):
     """Every file of an output, {path: bytes}."""
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted((folder / out).rglob("*")) if file.is_file()}
+
+
+def set_params(folder, overrides):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key, value in overrides.items():
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place[section]
+        place[name] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
 
 
 def undisturbed(folder):
@@ -170,8 +181,10 @@ def dvc_kills(expected, count, signals, dice):
                     break
                 except subprocess.TimeoutExpired:
                     signum = dice.choice(signals)
-                    # Ctrl-C in a terminal reaches the whole group; the others dvc alone, whose child lives on for a moment.
-                    (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
+                    # Ctrl-C in a terminal reaches the whole group, as `timeout` and schedulers do; `kill` dvc alone, whose
+                    # child lives on for a moment.
+                    whole = signum == signal.SIGINT or signum == signal.SIGTERM and dice.random() < 0.5
+                    (os.killpg if whole else os.kill)(process.pid, signum)
                     process.wait()
                     process.stdout.close()
                     tally["injected"] += 1

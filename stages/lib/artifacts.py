@@ -4,6 +4,7 @@ A file is written beside its target, flushed to disk and renamed, so that a read
 never half of one. Its SHA-256 goes into `FILE.sha256`, which every load checks first.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,36 +15,62 @@ import numpy as np
 
 from stages.lib.runtime import UserError, relative
 
+_unit = None  # temporary files of the unit that is open, by target
 verified = {}  # SHA-256 of every file that this process has read, by path: what its results follow from
 
 
+@contextlib.contextmanager
+def together():
+    """Files written inside belong together: all are on disk before the first is renamed, and if one can't be, none is."""
+    global _unit
+    temporary = _unit = {}
+    try:
+        yield
+        target = None
+        try:
+            for target in temporary:
+                os.replace(temporary[target], target)
+            for target in {each.parent: each for each in temporary}.values():
+                _sync(target.parent)
+        except OSError as error:
+            raise UserError(f"{relative(target)}: can't be written ({error.strerror})") from None
+    finally:
+        _unit = None
+        for file in temporary.values():
+            file.unlink(missing_ok=True)
+
+
 def write(path, data, checksum=True):
-    """Write the bytes `data` to `path` atomically. Raises `UserError` where the system refuses; the old file stays."""
+    """Write the bytes `data` to `path` atomically. Raises `UserError` where the system refuses; the old file stays.
+
+    Inside `together` the file appears at its end.
+    """
     path = Path(path)
+    if _unit is None:
+        with together():
+            return write(path, data, checksum)
     contents = {path: data}
     if checksum:
         contents[Path(f"{path}.sha256")] = hashlib.sha256(data).hexdigest().encode() + b"\n"
-    temporary = {target: target.with_name(f".{target.name}.tmp{os.getpid()}") for target in contents}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            for target, content in contents.items():  # all on disk before the first is renamed: it may be full
-                with open(temporary[target], "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            for target in contents:
-                os.replace(temporary[target], target)
-        finally:
-            for file in temporary.values():
-                file.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        for target, content in contents.items():
+            _unit[target] = target.with_name(f".{target.name}.tmp{os.getpid()}")
+            with open(_unit[target], "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         raise UserError(f"{relative(path)}: can't be written ({error.strerror})") from None
+
+
+def _sync(folder):
+    """Have the names in `folder` on disk too."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def verify(path):

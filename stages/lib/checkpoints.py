@@ -7,6 +7,7 @@ one rename replaces both and a damaged one is known. It goes when the stage has 
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 from stages.lib import artifacts, runtime
@@ -18,17 +19,14 @@ DIGEST = 64  # bytes before the safetensors
 def interval():
     """Seconds between checkpoints: CHECKPOINT_SECONDS in the environment, else 60. Raises `UserError` for what is no number."""
     value = os.environ.get("CHECKPOINT_SECONDS", "60")
-    try:
-        return float(value)
-    except ValueError:
-        raise UserError(f"CHECKPOINT_SECONDS={value} is not a number of seconds") from None
+    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
+        raise UserError(f"CHECKPOINT_SECONDS={value} is not a number of seconds")
+    return float(value)
 
 
 def fingerprint(device):
-    """SHA-256 of all that a training follows from: params.yaml, code, what was read so far, torch, device class, threads."""
-    params, code = Path("params.yaml"), Path(__file__).parents[1]
-    parts = [params.read_text() if params.exists() else "", sorted(artifacts.verified.items()), runtime.describe(device),
-             [[file.relative_to(code).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()] for file in sorted(code.rglob("*.py"))]]
+    """SHA-256 of all that a training follows from: params.yaml, code, what was read so far, torch, device, threads."""
+    parts = [runtime.as_started(), sorted(artifacts.verified.items()), runtime.describe(device)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -52,6 +50,8 @@ def load(name, mark):
     from safetensors.torch import load
 
     file = path(name)
+    for torn in file.parent.glob(f".{file.name}.tmp*"):  # of a process that was killed while it wrote; this one holds the lock
+        torn.unlink()
     runtime.at_success(lambda: file.unlink(missing_ok=True))
     try:
         content = file.read_bytes()

@@ -10,6 +10,7 @@ from stages.lib.runtime import UserError
 
 POLYMNIST = Path("data/polymnist")
 LATENTS = Path("latents")
+NO_CROPS = ("imported", "own")  # kinds of data whose backgrounds are not known
 
 
 @dataclass
@@ -34,7 +35,8 @@ def load_split(split, device="cpu", modalities=None, folder=POLYMNIST):
     Raises `UserError` for a missing or damaged file, or arrays that do not fit each other.
     """
     folder = Path(folder)
-    names = artifacts.load_json(folder / "provenance.json")["modalities"]
+    about = artifacts.load_json(folder / "provenance.json")
+    names = about["modalities"]
     for name in modalities or []:
         if name not in names:
             raise UserError(f"{folder}: no modality {name}; there are {', '.join(names)}")
@@ -48,7 +50,7 @@ def load_split(split, device="cpu", modalities=None, folder=POLYMNIST):
         if array.dtype != torch.uint8 or array.ndim != 4 or len(array) != len(labels):
             raise UserError(f"{folder / split / name}.npy: {tuple(array.shape)} {array.dtype} does not fit "
                             f"{len(labels)} labels; `dvc repro -f polymnist` makes it again")
-    crops = load("crops.npy") if (folder / split / "crops.npy").exists() else None
+    crops = None if about.get("digits") in NO_CROPS else load("crops.npy")
     if crops is not None and (crops.dtype != torch.int64 or crops.shape != (len(labels), len(names), 2) or crops.min() < 0):
         raise UserError(f"{folder / split}/crops.npy: {tuple(crops.shape)} {crops.dtype} are not the crops of {len(labels)} "
                         f"tuples of {len(names)}; `dvc repro -f polymnist` makes them again")
@@ -66,8 +68,13 @@ def to_uint8(images):
 
 
 def n_classes(labels):
-    """Number of classes: the largest label + 1."""
+    """Number of classes: the largest label + 1; 1 is data without labels."""
     return int(labels.max()) + 1
+
+
+def common_shape(images):
+    """The smallest (C, H, W) that images (N, C, H, W) of every modality fit into, as a list."""
+    return [max(sizes) for sizes in zip(*(x.shape[1:] for x in images.values()))]
 
 
 def load_latents(split, device="cpu", folder=LATENTS):

@@ -57,7 +57,8 @@ def download(folder):
 def inception(path, sha256, device):
     """Clean-fid's Inception features (2048) behind its anti-aliased resize; the digest is checked before loading."""
     try:
-        found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        content = Path(path).read_bytes()
+        found = hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise UserError(f"fid.inception_weights: {relative(path)} can't be read ({error.strerror})") from None
     if found != sha256:
@@ -66,13 +67,13 @@ def inception(path, sha256, device):
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
 
-    with tempfile.TemporaryDirectory() as folder:  # clean-fid wants its own file name
-        (Path(folder) / "inception-2015-12-05.pt").symlink_to(Path(path).resolve())
+    with tempfile.TemporaryDirectory() as folder:  # clean-fid wants its own file name; and what was checked is what is loaded
+        (Path(folder) / "inception-2015-12-05.pt").write_bytes(content)
         net = InceptionV3W(folder, download=False, resize_inside=False).to(device).eval()
     resize = build_resizer("clean")
 
     def features(images):
-        large = [resize(image) for image in images.permute(0, 2, 3, 1).cpu().numpy()]  # 299, 299, 3 each, 0 to 255
+        large = [resize(image) for image in images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()]  # 299, 299, 3 each, 0 to 255
         batch = torch.stack([torch.as_tensor(image) for image in large]).permute(0, 3, 1, 2).float()
         return net(batch.to(device))
 

@@ -30,10 +30,20 @@ def save(figure, path, caption):
 
 def tile(images):
     """Images uint8 (rows, columns, C, H, W) -> one picture (height, width, 3), two white pixels between them."""
-    rows, columns, channels, height, width = images.shape
+    rows, columns, _, height, width = images.shape
     padded = np.full((rows, columns, 3, height + 2, width + 2), 255, np.uint8)
     padded[:, :, :, :height, :width] = images  # grey (C = 1) broadcasts to three
     return padded.transpose(0, 3, 1, 4, 2).reshape(rows * (height + 2), columns * (width + 2), 3)[:-2, :-2]
+
+
+def alike(images):
+    """Images uint8 (N, C, H, W) of several modalities -> (N, M, C, H, W) for `tile`: grey as colour, smaller ones set in white."""
+    channels, height, width = (max(sizes) for sizes in zip(*(x.shape[1:] for x in images)))
+    out = np.full((len(images[0]), len(images), channels, height, width), 255, np.uint8)
+    for m, x in enumerate(images):
+        top, left = (height - x.shape[2]) // 2, (width - x.shape[3]) // 2
+        out[:, m, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+    return out
 
 
 def panels(pictures, titles, columns=None):
@@ -59,11 +69,13 @@ def panels(pictures, titles, columns=None):
 def curves(table, spread, methods, distance, targets, references):
     """Coherence (left) and Frechet distance (right) against the number observed, a row a target: Figure 2 and the grid.
 
-    `spread` holds the standard deviations over seeds in the shape of `table`, drawn as bands where there are any.
+    `spread` holds the standard deviations over seeds in the shape of `table`, drawn as bands where there are any. Without
+    labels there is no coherence, and the left column is missing.
     """
-    figure, axes = plt.subplots(len(targets), 2, figsize=(8.8, 2.75 * len(targets) + 0.7), squeeze=False)
+    metrics = [metric for metric in ("coherence", distance) if metric in table[methods[0]][targets[0]]["given1"]]
+    figure, axes = plt.subplots(len(targets), len(metrics), figsize=(8.8, 2.75 * len(targets) + 0.7), squeeze=False)
     for row, target in zip(axes, targets):
-        for axis, metric in zip(row, ("coherence", distance)):
+        for axis, metric in zip(row, metrics):
             for method in methods:
                 steps = {key: cell for key, cell in table[method][target].items() if key[:5] == "given" and key != "given0"}
                 counts, values = [int(key[5:]) for key in steps], np.array([cell[metric] for cell in steps.values()])
@@ -79,8 +91,8 @@ def curves(table, spread, methods, distance, targets, references):
             axis.set_xticks([int(key[5:]) for key in steps])
             axis.tick_params(labelsize=8)
             axis.grid(alpha=0.25)
-        row[0].set_ylim(0, 1.02)
-        row[1].set_ylim(bottom=0)
+        for axis, metric in zip(row, metrics):
+            axis.set_ylim(0, 1.02 if metric == "coherence" else None)
     for axis in axes[-1]:
         axis.set_xlabel("number of observed modalities", fontsize=8)
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -125,9 +125,17 @@ class FeatureNet(nn.Module):
         self.modality = nn.Linear(feature_dim, n_modalities)
         self.position = nn.Sequential(nn.Linear(feature_dim, 256), nn.ReLU(), nn.Linear(256, 2 * n_modalities))
 
+        self.image_shape = tuple(image_shape)
+
+    def fitted(self, x):
+        """Images (B, C, H, W) of a modality -> of the shape this net reads: grey as colour, smaller ones enlarged."""
+        channels, *size = self.image_shape
+        x = x.expand(-1, channels, -1, -1)
+        return x if list(x.shape[2:]) == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+
     def features(self, x):
         """Images (B, C, H, W) -> features (B, feature_dim), those that every head reads."""
-        return F.relu(self.trunk(x))
+        return F.relu(self.trunk(self.fitted(x)))
 
     def forward(self, x):
         h = self.features(x)
@@ -264,23 +272,26 @@ class Annealed(nn.Module):
             _, told = self.denoise(z, t, self.rest(z, t))
         return told - guidance * sigma[..., None] * self.pull(z, t)
 
-    def noise_given(self, observed, free, guidance=0.0):
+    def noise_given(self, observed, free, guidance=0.0, below=1.0, evidence=1.0):
         """`noise` of the free modalities (bool (M,)) alone, the others of `observed` (M, B, d) standing at level 0.
 
         Returns a function of z and t of the free ones, (F, B, d) and (F, B). The same as `noise` for about half the work:
-        what is observed speaks once, and nothing is computed that sampling would throw away.
+        what is observed speaks once, and nothing is computed that sampling would throw away. The energy pulls at levels up
+        to `below` only (Kynkäänniemi et al. 2024); what the observed say of the states counts `evidence` times: above 1
+        the likeliest state is drawn more often than its probability says, 1 is p_t as fitted.
         """
         with torch.no_grad():
             clean = observed[~free]
-            said = self.prior + self.log_ratios(clean, clean.new_zeros(clean.shape[:2]), ~free).sum(0)  # B, K
+            said = self.prior + evidence * self.log_ratios(clean, clean.new_zeros(clean.shape[:2]), ~free).sum(0)  # B, K
 
         def estimate(z, t):
             _, sigma = noising.signal_and_noise(t)
-            with torch.enable_grad():
-                z = z.detach().requires_grad_()
+            pulls = guidance > 0 and bool(t.max() <= below)
+            with torch.set_grad_enabled(pulls):
+                z = z.detach().requires_grad_(pulls)
                 log_r = self.log_ratios(z, t, free)  # F, B, K
                 states = said + log_r.sum(0)
-                pull = torch.autograd.grad(torch.logsumexp(states, -1).sum(), z)[0]
+                pull = torch.autograd.grad(torch.logsumexp(states, -1).sum(), z)[0] if pulls else 0
             with torch.no_grad():
                 _, told = self.denoise(z, t, (states - log_r).softmax(-1), free)
             return told - guidance * sigma[..., None] * pull

@@ -33,6 +33,7 @@ class PolyMNIST(Section):
     digits: Literal["auto", "mnist", "embedded"]
     backgrounds: str
     import_dir: str | None
+    own_data: str | None
     modalities: Annotated[int, Field(ge=2, le=10)]
     n_train: Annotated[int, Field(ge=100, le=60000)]
     n_test: Annotated[int, Field(ge=100, le=10000)]
@@ -93,6 +94,8 @@ class Annealed(Section):
     fit: AnnealedFit
     steps: Annotated[int, Field(ge=2)]
     guidance: NonNegative
+    guidance_below: Annotated[Float, Field(ge=0, le=1)]
+    evidence: NonNegative
 
 
 class Betas(Section):
@@ -123,6 +126,7 @@ class FID(Section):
 class Params(Section):
     profile: str
     seed: Annotated[int, Field(ge=0)]
+    threads: Count
     polymnist: PolyMNIST
     judge: Judge
     vae: VAE

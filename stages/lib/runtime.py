@@ -7,20 +7,29 @@ end it with 130 and 143. It begins with `runtime.begin(name)`, so that no two pr
 import contextlib
 import ctypes
 import fcntl
+import functools
 import hashlib
 import os
 import platform
+import re
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
+import yaml
+
+from stages import PARENT
+
 # Loading torch takes a second or more; a stage that fails on its parameters should not wait for it.
 
 
 class UserError(Exception):
     """Something the user can mend: the message names the key or file, and the remedy, in one line."""
+
+    def __init__(self, message):
+        super().__init__(" ".join(str(message).splitlines()))  # file names may hold line breaks
 
 
 class Stopped(BaseException):
@@ -41,23 +50,72 @@ def run(main):
         signal.signal(signum, _on_signal)
     try:
         main()
-        for action in _at_success:
+        if changed := edited():
+            raise UserError(f"{', '.join(changed)}: edited while this stage ran, and DVC would take what it made for the work of the "
+                            "edited; start it again")
+        for signum in (signal.SIGINT, signal.SIGTERM):  # it is done: stopping now would only lose its checkpoints
+            signal.signal(signum, signal.SIG_IGN)
+        for action in reversed(_at_success):  # the lock goes last
             action()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk under a log, a reader that is gone
+        say(f"error: {error}")
+        sys.exit(2)
     except Stopped as stopped:
-        print(f"stopped by {stopped}", file=sys.stderr)
-        sys.stderr.flush()
+        say(f"stopped by {stopped}")
         sys.exit(128 + stopped.signum)
 
 
 def say(line):
-    """One line to the user, beside whatever a progress bar shows."""
+    """One line to the user, beside whatever a progress bar shows; nobody may be left to read it."""
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
+
+
+@functools.cache
+def as_started():
+    """Code and parameters as this process found them: {file of stages/: SHA-256}, and what params.yaml holds."""
+    return _look()
+
+
+def _look():
+    code, file = Path(__file__).parents[1], Path("params.yaml")
+    digests = {each.relative_to(code).as_posix(): hashlib.sha256(each.read_bytes()).hexdigest() for each in sorted(code.rglob("*.py"))}
+    try:
+        return digests, yaml.safe_load(file.read_text()) if file.exists() else {}
+    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        return digests, None  # params.load says what is wrong with it
+
+
+def edited():
+    """Names of files and parameters that this stage follows from and that were edited since it started.
+
+    DVC reads them for dvc.lock only when a stage has ended. Without DVC nothing is noted, and nothing is wrong.
+    """
+    name, _, item = os.environ.get("DVC_STAGE", "").partition("@")
+    if not name or not Path("dvc.yaml").exists():
+        return []
+    (code, values), (code_now, values_now) = as_started(), _look()
+    here = Path(__file__).parents[1]
+    used = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
+    stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
+    keys = [re.sub(r"\$\{item\.params\}", lambda _: stage["foreach"][item]["params"], key) for key in stage.get("do", stage).get("params", [])]
+
+    def value(content, key):
+        for part in re.sub(r"\.\$\{.*", "", key).split("."):
+            content = content.get(part) if isinstance(content, dict) else None
+        return content
+
+    return [f"stages/{file}" for file in code if here / file in used and code[file] != code_now.get(file)] + [
+        key for key in keys if value(values, key) != value(values_now, key)]
+
+
+as_started()  # now: loading torch takes seconds
 
 
 def at_success(action):
@@ -90,6 +148,7 @@ def begin(*name, patience=60):
     A killed `dvc repro` leaves its child running, which could write into the outputs of the next run (DESIGN, section 3).
     Waits `patience` seconds for another process of this stage, then raises `UserError`. The lock ends with the process.
     """
+    as_started()
     stage = " ".join(name)
     path = SCRATCH / f"{stage}.lock"
     try:
@@ -98,12 +157,16 @@ def begin(*name, patience=60):
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror})") from None
     _at_success.append(file.close)  # and keeps it open until then
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_stop_with_parent, args=[PARENT], daemon=True).start()
     end, said = time.monotonic() + patience, False
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
-        except BlockingIOError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                raise UserError(f"{path}: can't be locked ({error.strerror}); use a file system that has locks") from None
             if time.monotonic() > end:
                 raise UserError(f"{stage}: another process is running this stage in this folder; wait for it or end it "
                                 f"(it holds {path})") from None
@@ -111,19 +174,18 @@ def begin(*name, patience=60):
                 print(f"{stage}: waiting for another process that runs this stage", file=sys.stderr, flush=True)
                 said = True
             time.sleep(0.2)
-    if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_stop_with_parent, args=[os.getppid()], daemon=True).start()
 
 
 def _stop_with_parent(parent):
     while os.getppid() == parent:
         time.sleep(0.5)
-    print("DVC is gone: stopping", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if _signals["came"] is None:  # else it is stopping already, and a second one would end it at once
+        os.kill(os.getpid(), signal.SIGTERM)
+        say("DVC is gone: stopping")
 
 
-def setup():
-    """Make this process fast and deterministic; returns the `torch.device` to use.
+def setup(threads):
+    """Make this process fast and deterministic, on `threads` CPU threads; returns the `torch.device` to use.
 
     `DEVICE=cpu` (or `cuda:1`) in the environment overrides the choice of CUDA where there is one. The same
     parameters, device class and thread count give the same bytes.
@@ -131,7 +193,10 @@ def setup():
     keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS needs it before CUDA starts
     import torch
+    from threadpoolctl import threadpool_limits
 
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)  # NumPy's, which torch does not know of
     torch.set_deterministic_debug_mode("error")  # torch.use_deterministic_algorithms(True) would load its compiler: a second
     # Filling fresh tensors with NaN guards code that reads before writing; ours does not, and it costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -206,7 +271,7 @@ def seeded(*key):
     """
     import torch
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
         torch.manual_seed(seed_of(*key))
         yield
 

@@ -10,11 +10,13 @@ import statistics
 from pathlib import Path
 
 from stages.lib import artifacts
+from stages.lib.runtime import UserError
 
 FOLDER = Path("reports/seeds")
 COMMON = ("polymnist", "judge", "vae", "evaluate", "fid")  # sections of params.yaml that every number depends on
 OWN = {"eb_mvae": "ebm", "eb_mvae_annealed": "annealed"}  # and the section of each method; `baseline` for the others
-REPORTING = {"stages/report.py", *(f"stages/lib/{name}.py" for name in ("claims", "figures", "seeds"))}  # change no number
+# They change no number.
+REPORTING = {"stages/report.py", "stages/sample.py", *(f"stages/lib/{name}.py" for name in ("claims", "figures", "page", "seeds"))}
 
 
 def fingerprints(p, data, methods):
@@ -40,6 +42,20 @@ def fingerprints(p, data, methods):
     return {method: fingerprint(method) for method in (*methods, "references")}
 
 
+def signed(run):
+    """`run` with its own SHA-256 in it, for the file that `make seeds` keeps."""
+    return {**run, "sha256": hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()}
+
+
+def _checked(file):
+    """The run that `signed` wrote to `file`; raises `UserError` where it is another or damaged."""
+    run = artifacts.load_json(file, checksum=False)
+    digest = run.pop("sha256", None) if isinstance(run, dict) else None
+    if digest is None or signed(run)["sha256"] != digest:
+        raise UserError(f"{file}: damaged, or not made by this version's `make seeds`; remove it, and `make seeds` makes it anew")
+    return run
+
+
 def gather(run, folder=FOLDER):
     """Runs of all seeds, this one and those in `folder`, less what has another fingerprint, in the order of seeds.
 
@@ -48,7 +64,7 @@ def gather(run, folder=FOLDER):
     """
     kept = [run]
     for file in sorted(Path(folder).glob("*.json")):
-        other = artifacts.load_json(file, checksum=False)
+        other = _checked(file)
         if other["seed"] == run["seed"]:
             continue
         same = {method for method, value in run["fingerprints"].items() if other["fingerprints"].get(method) == value}

@@ -1,5 +1,6 @@
 """The one training loop: shuffled batches, a learning-rate schedule, history, progress, checkpoints, a stop at the first NaN."""
 
+import math
 import sys
 import time
 
@@ -63,12 +64,16 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
                 entry = {"step": done, **{key: float(part) / since for key, part in sums.items()}}
                 stop_at_nan(name, sums["loss"], done, learning_rate)
                 entry.update(after_epoch() if after_epoch else {})
+                if not all(map(math.isfinite, entry.values())):
+                    stop_at_nan(name, torch.tensor(torch.nan), done, learning_rate)
                 history.append(entry)
                 sums = {}
                 line = "  ".join(f"{key} {part:.4g}" for key, part in entry.items() if key != "step")
                 runtime.say(f"{name}: step {done}/{total}  {line}")
             if stopping() or time.monotonic() - saved > interval or done == total:
                 weights = sum(weight.detach().sum() for weight in parameters)  # the last step's, which no loss has seen
+                # A squared gradient too large for float32 freezes its weight, and shows nowhere else.
+                weights += sum(moments["exp_avg_sq"].sum() for moments in optimiser.state.values())
                 stop_at_nan(name, weights + sums.get("loss", 0), done, learning_rate)
                 keep()
                 saved = time.monotonic()

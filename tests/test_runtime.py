@@ -1,0 +1,110 @@
+"""What a stage notices of its surroundings: edits while it runs, a parent that is gone, standard output that is full."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages.lib import runtime
+
+ROOT = Path(__file__).parent.parent
+DVC = """
+stages:
+  train_vae:
+    matrix: {modality: [m1]}
+    params: [threads, vae, "baseline.beta.${item.method}"]
+  evaluate:
+    foreach: {moe: {params: baseline.beta.moe}, eb_mvae: {params: ebm}}
+    do:
+      params: [seed, "${item.params}"]
+"""
+PARAMS = "threads: 1\nseed: 0\nvae: {beta: 0.1}\nebm: {steps: 4}\nbaseline: {beta: {moe: 1, poe: 2}, dim: 3}\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text(DVC)
+    Path("params.yaml").write_text(PARAMS)
+    forget = runtime.as_started.cache_clear
+    forget()
+    yield tmp_path
+    forget()
+
+
+@pytest.mark.parametrize("stage, before, after, found", [
+    ("train_vae@m1", "beta: 0.1", "beta: 0.2", ["vae"]),
+    ("train_vae@m1", "threads: 1", "threads: 2", ["threads"]),
+    ("train_vae@m1", "moe: 1", "moe: 3", ["baseline.beta.${item.method}"]),
+    ("train_vae@m1", "steps: 4", "steps: 5", []),  # no parameter of this stage
+    ("train_vae@m1", "vae: {beta: 0.1}\n", "", ["vae"]),
+    ("evaluate@eb_mvae", "steps: 4", "steps: 5", ["ebm"]),
+    ("evaluate@moe", "steps: 4", "steps: 5", []),
+    ("evaluate@moe", "moe: 1", "moe: 3", ["baseline.beta.moe"]),
+    ("", "beta: 0.1", "beta: 0.2", []),  # without DVC nobody takes note
+])
+def test_parameters_edited_while_a_stage_ran(folder, monkeypatch, stage, before, after, found):
+    monkeypatch.setenv("DVC_STAGE", stage)
+    runtime.as_started()
+    assert runtime.edited() == []
+    Path("params.yaml").write_text(PARAMS.replace(before, after))
+    assert runtime.edited() == found
+
+
+def test_code_edited_while_a_stage_ran(folder, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "train_vae@m1")
+    code, values = runtime.as_started()
+    changed = {**code, "lib/runtime.py": "other", "lib/unused.py": "other"}  # of which this process has loaded one
+    monkeypatch.setattr(runtime, "as_started", lambda: (changed, values))
+    assert runtime.edited() == ["stages/lib/runtime.py"]
+
+
+STAGE = """
+import time
+from pathlib import Path
+from stages.lib import runtime
+def main():
+    runtime.begin("train_vae m1")
+    {body}
+    Path("done").write_text("1")
+runtime.run(main)
+"""
+
+
+def start(folder, body, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_STAGE": "train_vae@m1"}
+    return subprocess.Popen([sys.executable, "-c", STAGE.format(body=body)], cwd=folder, env=environment, text=True,
+                            stderr=subprocess.PIPE, **options)
+
+
+def test_a_stage_that_was_edited_ends_with_one_line_and_2(folder):
+    stage = start(folder, "Path('params.yaml').write_text(Path('params.yaml').read_text().replace('0.1', '0.3'))")
+    _, text = stage.communicate()
+    assert stage.returncode == 2 and re.fullmatch("error: vae: edited while this stage ran, .*; start it again\n", text)
+
+
+def test_standard_output_that_is_full_is_one_line(folder):
+    with open("/dev/full", "w") as full:
+        stage = start(folder, "print('x', flush=True)", stdout=full)
+        _, text = stage.communicate()
+    assert stage.returncode == 2 and "No space left" in text and "Traceback" not in text and not Path("done").exists()
+
+
+def test_a_signal_when_all_is_done_is_too_late(folder):
+    """Checkpoints go only when outputs are whole, and then nothing stops it half-way."""
+    stage = start(folder, "runtime.at_success(lambda: (Path('now').touch(), time.sleep(1), Path('last').touch()))")
+    while not Path("now").exists():
+        time.sleep(0.02)
+    stage.terminate()
+    stage.communicate()
+    assert stage.returncode == 0 and Path("last").exists()
+
+
+def test_who_started_it_is_noted_before_anything_is_loaded():
+    code = "import sys, stages; assert 'torch' not in sys.modules and 'yaml' not in sys.modules; print(stages.PARENT)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == os.getpid()
