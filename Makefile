@@ -28,8 +28,10 @@ test: $(READY)    ## all tests, the pipeline's too
 	.venv-browser/bin/python -m pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
 	@touch $@
 
-browser: .venv-browser/installed  ## the report page in headless Chromium: clicks, keys, accessibility; wants Debian's chromium
+browser: $(READY) .venv-browser/installed  ## the report page and those of dvc plots in headless Chromium; wants Debian's chromium
 	.venv-browser/bin/python -m tests.browser.check_page reports/index.html
+	python -m tests.browser.plots_pages dvc_plots/revisions
+	.venv-browser/bin/python -m tests.browser.check_plots dvc_plots/revisions
 
 torture: $(READY) ## faults of every kind at full counts, about 20 minutes; writes docs/reliability.json
 	OMP_NUM_THREADS=1 DEVICE=cpu python -m tests.torture --write

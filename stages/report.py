@@ -69,7 +69,7 @@ def main():
     whole = page.page(facts, names, METHODS, REFERENCES, distance, runs, verdicts, captioned(names),
                       {method: results[method]["rows"] for method in METHODS}, *samples(p, provenance, results))
     artifacts.write(OUT / "index.html", whole.encode(), checksum=False)
-    save_plots(rows, table, histories, names, distance)
+    save_plots(rows, table, spread, histories, names, distance)
     print(f"report: {sum(claims.verdict(v) == 'holds' for v in verdicts)} of {len(verdicts)} claims hold; see {OUT}/index.html", flush=True)
 
 
@@ -179,13 +179,18 @@ def training_histories(names):
             "annealed: held-out loss": {"eb_mvae_annealed": read("annealed", "held_out")}}
 
 
-def save_plots(rows, table, histories, names, distance):
-    """Tidy JSON rows for `dvc plots`: values are numbers, one observation a row."""
+def save_plots(rows, table, spread, histories, names, distance):
+    """Tidy JSON rows for `dvc plots`: values are numbers, one observation a row; low and high are a standard deviation away."""
+    def band(method, target, key, metric):
+        value, off = table[method][target][key][metric], spread.get(method, {}).get(target, {}).get(key, {}).get(metric, 0)
+        return {"value": value, "low": value - off, "high": value + off}
+
     save = lambda name, value: artifacts.save_json(OUT / "plots" / f"{name}.json", rounded(value), checksum=False)
     columns = ["method", "target", "observed", "n_observed", "coherence", distance, "n_samples", "seed"]
     save("grid", [{key: row[key] for key in columns} for row in rows])
     for name, metric in (("coherence", "coherence"), ("frechet", distance)):
-        save(name, [{"method": method, "target": target, "n_observed": int(key[5:]), "metric": metric, "value": cell[metric]}
+        save(name, [{"method": method, "target": target, "n_observed": int(key[5:]), "metric": metric,
+                     **band(method, target, key, metric)}
                     for method in METHODS for target in names for key, cell in table[method][target].items() if metric in cell])
     save("training", [{"family": family, "name": name, "step": step, "value": value}
                       for family, lines in histories.items() for name, points in lines.items() for step, value in points])

@@ -52,6 +52,10 @@ def test_curves_of_every_revision_are_overlaid(revisions, arguments, revs):
         line, color = specs[title]["spec"]["layer"][0], specs[title]["spec"]["encoding"]["color"]
         assert line["encoding"]["strokeDash"]["field"] == "rev"
         assert (color["field"], color["scale"]["domain"]) == ("method", METHODS)
+        band = specs[title]["spec"]["layer"][1]["encoding"]  # of the seeds
+        assert (band["y"]["field"], band["y2"]["field"]) == ("low", "high")
+        assert all(row["low"] <= row["value"] <= row["high"] for row in original[name])
+        assert any(row["low"] < row["high"] for row in original[name])
     for figure in ("figure1", "figure2", "figure3"):  # side by side, one a revision
         assert len(re.findall(rf"<img[^>]*{figure}[^>]*>", html)) == len(revs)
 
@@ -66,5 +70,6 @@ def test_the_page_opens_without_internet(revisions):
 def test_the_grid_shows_every_method_in_the_order_of_the_figures(revisions):
     _, specs = page(revisions[0], "show")
     grid = specs["The full grid"]
-    assert grid["facet"]["column"]["sort"] == METHODS
+    assert [half["facet"]["column"]["sort"] for half in grid["vconcat"]] == [METHODS] * 2
+    assert [half["spec"]["encoding"]["color"]["field"] for half in grid["vconcat"]] == ["coherence", "distance"]
     assert {row["method"] for row in values(grid)} == set(METHODS)
