@@ -2,6 +2,8 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/installed
+AGAIN := $(MAKE) --no-print-directory
+# By a variable of ours: a recipe that names MAKE itself is run even by `make -n`.
 
 .PHONY: help repro test browser torture bench seeds sweep smoke medium paper paper-rehearsal mnist lock clean
 
@@ -18,7 +20,7 @@ $(READY): requirements.txt
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
 repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/), JOBS stages at once: as many as there are cores
 	mkdir -p .dvc/tmp && python -m cluster.rules > .dvc/tmp/rules.mk
-	$(MAKE) --no-print-directory --keep-going --jobs $(JOBS) --file .dvc/tmp/rules.mk
+	$(AGAIN) --keep-going --jobs $(JOBS) --file .dvc/tmp/rules.mk
 
 test: $(READY)    ## all tests, the pipeline's too
 	python -m pytest
@@ -50,14 +52,14 @@ SEEDS ?= 1 2
 seeds: $(READY)   ## further seeds beside 0: means, deviations, bands in Figure 2; about 12 minutes a seed
 	mkdir -p reports/seeds
 	for seed in $(SEEDS); do \
-	  $(SET) -S seed=$$seed polymnist && $(MAKE) repro && cp reports/seed.json reports/seeds/$$seed.json || exit 1; done
-	$(SET) -S seed=0 polymnist && $(MAKE) repro
+	  $(SET) -S seed=$$seed polymnist && $(AGAIN) repro && cp reports/seed.json reports/seeds/$$seed.json || exit 1; done
+	$(SET) -S seed=0 polymnist && $(AGAIN) repro
 
 sweep: $(READY)   ## Langevin steps x step size of the paper's sampler, by DVC's queue; dvc_plots/sweep.png
 	python -m cluster.sweep
 
 smoke medium paper paper-rehearsal: $(READY)
-	$(SET) $$(sed 's/#.*//' profiles/$@.args) polymnist && $(MAKE) repro
+	$(SET) $$(sed 's/#.*//' profiles/$@.args) polymnist && $(AGAIN) repro
 	mkdir -p reports/$@
 	cp -R reports/figures reports/plots reports/metrics.json reports/table.json reports/claims.md reports/index.html reports/$@/
 	@echo "Kept in reports/$@/. Back to the committed run: git checkout params.yaml dvc.lock reports && dvc checkout"
@@ -68,7 +70,7 @@ paper-rehearsal: ## the paper profile at 1 % of its data and steps, with all its
 paper:           ## 60,000 tuples, 300 epochs, 10,000 samples a cell, Inception FID: for a GPU
 
 mnist: $(READY)   ## after a run on embedded digits: MNIST_DIR=FOLDER make mnist
-	$(SET) -S polymnist.digits=mnist polymnist && $(MAKE) repro
+	$(SET) -S polymnist.digits=mnist polymnist && $(AGAIN) repro
 
 lock: $(READY)    ## compile requirements.in into requirements.txt anew
 	.venv/bin/python -m pip install --quiet uv
