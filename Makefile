@@ -43,7 +43,9 @@ torture: $(READY) ## faults of every kind at full counts, about 20 minutes; writ
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r benchmarks/requirements.txt
 	@touch $@
 
-bench: .venv-bench/installed  ## our trainers against other programs: about 10 minutes, nothing beside it
+bench: .venv-bench/installed  ## how fast, how near to the machine's limit, as work grows, against others: 20 minutes, nothing beside it
+	.venv-bench/bin/python -m benchmarks.throughput
+	.venv-bench/bin/python -m benchmarks.scaling
 	.venv-bench/bin/python -m benchmarks.peers
 
 # An experiment that ends after its first stage leaves the parameters set; the others then run side by side.
