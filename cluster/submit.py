@@ -117,8 +117,8 @@ def parameters(profile, seeds):
         params.check(content)
         contents[content["seed"]] = text
     for section, key in FOLDERS:
-        value = content[section][key] or ""
-        if Path(value).exists() and not Path(value).is_absolute() and not git("ls-files", "--", value):
+        value = content[section][key]
+        if value and Path(value).exists() and not Path(value).is_absolute() and not git("ls-files", "--", value):
             raise UserError(f"params.yaml: {section}.{key} = {value} is not in git, and jobs work in clones; give its absolute path")
     return contents
 

@@ -36,8 +36,7 @@ def main():
         print(f"{seconds(begun)}: gathered")
         assert "up to date" in shell(ours, "dvc", "status").stdout
         for name in (KILLED, TIMED_OUT, NODE_DOWN):
-            log = (ours / jobs[name]["log"]).read_text() if not Path(jobs[name]["log"]).is_absolute() else Path(jobs[name]["log"]).read_text()
-            went_on = [line for line in log.splitlines() if "going on from step" in line]
+            went_on = [line for line in Path(jobs[name]["log"]).read_text().splitlines() if "going on from step" in line]
             print(f"{name}: {jobs[name]['starts']} starts; {went_on[-1] if went_on else 'started anew'}")
             assert jobs[name]["starts"] >= 2
         shell(serial, "dvc", "exp", "run", *smoke_args())
