@@ -59,17 +59,21 @@ def command(folder, begun, *words, cwd=None):
         raise SystemExit(f"job: `{' '.join(words)}` ended with {code}; the clone is left in {cwd or folder}")
 
 
-def again(*arguments):
-    """submitit's way to go on later: stop the command, and say what to call next time. In a signal handler.
+def stop():
+    """End the command that is running, in a signal handler: by SIGINT, at which DVC waits for the stage, which keeps a checkpoint.
 
-    By SIGINT, at which DVC waits for the stage, which keeps a checkpoint first. Not by `Popen.wait`, in which this came: it would
-    wait for its own lock.
+    Not by `Popen.wait`: the signal came in there, and it would wait for its own lock.
     """
-    from submitit.helpers import DelayedSubmission
-
     for process in _running:
         os.killpg(process.pid, signal.SIGINT)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def again(*arguments):
+    """What submitit calls when the time is up or the job is pre-empted: `stop`, and say what to call at the next start."""
+    from submitit.helpers import DelayedSubmission
+
+    stop()
     return DelayedSubmission(run, *arguments)
 
 

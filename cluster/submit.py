@@ -55,6 +55,7 @@ def submit(asked):
     """Print the plan and, unless `asked.dry_run`, submit it. Raises `UserError` for whatever the user can mend."""
     from dvc.repo import Repo
 
+    executor = None if asked.dry_run else executor_of()
     commit = committed()
     contents = parameters(asked.profile, asked.seeds)
     with Repo() as repo:
@@ -68,7 +69,6 @@ def submit(asked):
     status.show(rows)
     if asked.dry_run:
         return
-    executor = executor_of()
     if ids := [each["id"] for each in status.read(run)["jobs"].values()] if (run / "run.json").exists() else []:
         if still := sorted(set(ids) & set(status.squeue(ids))):
             raise UserError(f"{run.name} is still running: wait for it (`python -m cluster.status`), or `scancel {' '.join(still)}`")
@@ -149,15 +149,17 @@ def plan(repo, seeds, targets):
     for name in reversed(needs):
         if name in wanted:
             wanted.update(needs[name])
-    jobs, seeded = {}, set()
+    jobs, seeded, before = {}, set(), {}
     for name, its in needs.items():
+        before[name] = set(its).union(*(before[each] for each in its))
         if "seed" in {key for dep in stages[name].deps for key in getattr(dep, "params", None) or []} or seeded & set(its):
             seeded.add(name)
         if targets and name not in wanted:
             continue
         label = lambda each, seed: f"{each}-seed{seed}" if each in seeded else each
+        last = [each for each in its if not any(each in before[other] for other in its)]  # the others have ended when these have
         for seed in seeds if name in seeded else seeds[:1]:
-            jobs[label(name, seed)] = {"stage": name, "seed": seed, "after": [label(each, seed) for each in its]}
+            jobs[label(name, seed)] = {"stage": name, "seed": seed, "after": [label(each, seed) for each in last]}
     return jobs
 
 
