@@ -98,6 +98,7 @@ def committed():
 
 def parameters(profile, seeds):
     """{seed: text of params.yaml}, for the profile and each of the seeds 0 to `seeds` - 1 (None: the one of params.yaml)."""
+    from dvc.exceptions import InvalidArgumentError
     from dvc.utils.hydra import apply_overrides
 
     known = {"default": None, **{file.stem: file for file in sorted(Path("profiles").glob("*.args"))}}
@@ -111,7 +112,10 @@ def parameters(profile, seeds):
     for seed in [None] if seeds is None else range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(shutil.copy("params.yaml", folder))
-            apply_overrides(file, overrides + ([] if seed is None else [f"seed={seed}"]))  # as `dvc exp run -S` does
+            try:
+                apply_overrides(file, overrides + ([] if seed is None else [f"seed={seed}"]))  # as `dvc exp run -S` does
+            except InvalidArgumentError as error:
+                raise UserError(f"{known[profile]}: {str(error.__cause__).splitlines()[0]}") from None
             text = file.read_text()
         content = yaml.safe_load(text)
         params.check(content)
