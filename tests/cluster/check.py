@@ -51,12 +51,13 @@ def main():
 def slurm(folder):
     """The real Slurm, its files in `folder`; stopped at the end."""
     script = ROOT / "tests/cluster/slurm.sh"
+    folder.parent.chmod(0o755)  # munge wants its socket to be seen by all
     try:
         subprocess.run([script, "start", folder], check=True)
         os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
         yield
+        sh("scancel", "--user", "root")
     finally:
-        subprocess.run(["scancel", "--user", "root"], check=False)
         subprocess.run([script, "stop", folder], check=False)
 
 
