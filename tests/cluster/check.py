@@ -6,6 +6,7 @@ dvc.lock and every output have to equal those of `dvc exp run` in another clone.
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,8 @@ LIMIT = 1800  # seconds
 
 def main():
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="test-cluster-") as folder, slurm(Path(folder) / "slurm"):
+    folder = tempfile.mkdtemp(prefix="test-cluster-")  # removed only where all went well
+    with slurm(Path(folder) / "slurm"):
         print(f"{seconds(begun)}: Slurm is up")
         serial, ours = project(Path(folder) / "serial"), project(Path(folder) / "ours")
         shell(ours, "dvc", "remote", "add", "--quiet", "-d", "shared", f"{folder}/remote")
@@ -45,6 +47,7 @@ def main():
         different = [str(f) for f in files if not (ours / f).exists() or (serial / f).read_bytes() != (ours / f).read_bytes()]
         assert len(files) > 100 and different == [], different
         print(f"{seconds(begun)}: {len(files)} files, dvc.lock among them, equal those of the serial run")
+    shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
@@ -75,7 +78,7 @@ def project(folder):
 def faults(run):
     """Hit each of the three trainings as soon as it has a checkpoint."""
     ids = {name: each["id"] for name, each in status.read(run)["jobs"].items()}
-    left = {KILLED: lambda: sh("scancel", "--signal=KILL", ids[KILLED]),
+    left = {KILLED: lambda: sh("scancel", "--signal=KILL", f"{ids[KILLED]}.0"),  # without .0 Slurm takes it for cancelling
             TIMED_OUT: lambda: sh("scancel", "--signal=USR2", ids[TIMED_OUT]),  # what Slurm sends before the time is up
             NODE_DOWN: lambda: node_down(ids[NODE_DOWN])}
     end = time.monotonic() + LIMIT

@@ -10,8 +10,10 @@ what=${1:-} folder=${2:-}
 if [[ ! $what =~ ^(start|stop)$ || -z $folder ]]; then sed -n '2,7s/^# \?//p' "$0" >&2; exit 2; fi
 
 if [ "$what" = stop ]; then
-  for file in "$folder"/*.pid; do
-    if [ -e "$file" ]; then kill "$(cat "$file")" 2>/dev/null || true; fi
+  for file in "$folder"/slurm*.pid "$folder"/munged.pid; do
+    if pid=$(cat "$file" 2> /dev/null) && kill "$pid" 2> /dev/null; then
+      for _ in $(seq 100); do kill -0 "$pid" 2> /dev/null || break; sleep 0.1; done
+    fi
   done
   exit 0
 fi
@@ -49,7 +51,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=bf_interval=5
 MpiDefault=none
-ReturnToService=2
+ReturnToService=1
 KillWait=5
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool.%n
