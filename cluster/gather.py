@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from cluster import status
-from cluster.submit import git
+from cluster.prepare import git
 from stages.lib import artifacts, runtime
 from stages.lib.runtime import UserError
 

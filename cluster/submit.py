@@ -12,20 +12,17 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import yaml
 
-from cluster import job, status
+from cluster import job, prepare, status
 from cluster.rules import dag
-from stages.lib import artifacts, params, runtime
+from stages.lib import artifacts, runtime
 from stages.lib.runtime import UserError
 
 RESOURCES = Path("cluster/resources.yaml")
 KINDS = {"gpus": r"\d+", "cpus": r"[1-9]\d*", "memory": r"[1-9]\d*[MG]", "minutes": r"[1-9]\d*"}
-COMMITTED = ("dvc.yaml", "params.yaml", "stages", "cluster", "reports/seeds", f":!{RESOURCES}")  # what jobs take from the commit
-FOLDERS = (("polymnist", "backgrounds"), ("polymnist", "import_dir"), ("polymnist", "own_data"), ("fid", "inception_weights"))
 TIMEOUTS = 20  # starts after the time was up
 # After submitit's srun: a killed step (128 + 9) is queued again, and what waits for it goes on waiting; not for ever, since
 # memory that runs out looks the same.
@@ -56,10 +53,10 @@ def submit(asked):
     from dvc.repo import Repo
 
     executor = None if asked.dry_run else executor_of()
-    commit = committed()
-    contents = parameters(asked.profile, asked.seeds)
+    commit = prepare.committed()
+    contents = prepare.parameters(asked.profile, asked.seeds)
     with Repo() as repo:
-        name, settings = remote(repo)
+        name, settings = prepare.remote(repo)
         jobs = plan(repo, list(contents), asked.stages)
     needs = resources(asked.profile, {each["stage"] for each in jobs.values()})
     run = asked.shared.absolute() / f"{asked.profile}-{commit[:7]}"
@@ -72,68 +69,11 @@ def submit(asked):
     if ids := [each["id"] for each in status.read(run)["jobs"].values()] if (run / "run.json").exists() else []:
         if still := sorted(set(ids) & set(status.squeue(ids))):
             raise UserError(f"{run.name} is still running: wait for it (`python -m cluster.status`), or `scancel {' '.join(still)}`")
-    project(run, commit, contents, name, settings)
+    prepare.project(run, commit, contents, name, settings)
     send(executor, run, jobs, needs, asked.partition)
     artifacts.write(run / "run.json", json.dumps({"commit": commit, "profile": asked.profile, "seeds": list(contents), "stages": asked.stages,
                                                   "jobs": jobs}, indent=1).encode(), checksum=False)
     print("submitted; `python -m cluster.status` shows how it goes, `python -m cluster.gather` brings the results here")
-
-
-def git(*arguments, folder="."):
-    """Standard output of a git command in `folder`; raises `UserError` with the last line it said where it fails."""
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"`git {' '.join(arguments)}`: {' '.join(done.stderr.strip().splitlines()[-1:])}")
-    return done.stdout
-
-
-def committed():
-    """The commit that jobs work on; raises `UserError` where the project differs from it."""
-    commit = git("rev-parse", "HEAD").strip()
-    if changed := git("status", "--porcelain", "--", *COMMITTED).splitlines():
-        raise UserError(f"{changed[0][3:]}: differs from the commit that jobs would work on; commit it, or `git checkout` it"
-                        + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""))
-    return commit
-
-
-def parameters(profile, seeds):
-    """{seed: text of params.yaml}, for the profile and each of the seeds 0 to `seeds` - 1 (None: the one of params.yaml)."""
-    from dvc.exceptions import InvalidArgumentError
-    from dvc.utils.hydra import apply_overrides
-
-    known = {"default": None, **{file.stem: file for file in sorted(Path("profiles").glob("*.args"))}}
-    if profile not in known:
-        raise UserError(f"--profile {profile}: no such file in profiles/; known are {', '.join(known)}")
-    if seeds is not None and seeds < 1:
-        raise UserError(f"--seeds {seeds}: how many, 1 or more")
-    words = re.sub("#.*", "", known[profile].read_text()).split() if known[profile] else []
-    overrides = [word for word in words if word != "-S"]
-    contents = {}
-    for seed in [None] if seeds is None else range(seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(shutil.copy("params.yaml", folder))
-            try:
-                apply_overrides(file, overrides + ([] if seed is None else [f"seed={seed}"]))  # as `dvc exp run -S` does
-            except InvalidArgumentError as error:
-                raise UserError(f"{known[profile]}: {str(error.__cause__).splitlines()[0]}") from None
-            text = file.read_text()
-        content = yaml.safe_load(text)
-        params.check(content)
-        contents[content["seed"]] = text
-    for section, key in FOLDERS:
-        value = content[section][key]
-        if value and Path(value).exists() and not Path(value).is_absolute() and not git("ls-files", "--", value):
-            raise UserError(f"params.yaml: {section}.{key} = {value} is not in git, and jobs work in clones; give its absolute path")
-    return contents
-
-
-def remote(repo):
-    """Name and settings of DVC's default remote, paths absolute; raises `UserError` where there is none."""
-    name = repo.config["core"].get("remote")
-    if not name or name not in repo.config["remote"]:
-        raise UserError(".dvc/config: no default remote, through which jobs hand on their results; `dvc remote add -d shared /folder` "
-                        "(a folder that all nodes see, or s3://, ssh://)")
-    return name, {key: str(value) if isinstance(value, str) else value for key, value in repo.config["remote"][name].items()}
 
 
 def plan(repo, seeds, targets):
@@ -197,24 +137,6 @@ def executor_of():
     if not shutil.which("sbatch"):
         raise UserError("sbatch is missing: submit where Slurm is; --dry-run shows what would be submitted")
     return SlurmExecutor
-
-
-def project(run, commit, contents, name, settings):
-    """Make RUN/project: a clone of `commit` with a branch seed<N> for each seed, whose params.yaml is `contents[N]`."""
-    from dvc.repo import Repo
-
-    folder = run / "project"
-    shutil.rmtree(folder, ignore_errors=True)
-    git("clone", "--quiet", "--no-checkout", str(Path.cwd()), str(folder))
-    for seed, text in contents.items():
-        git("checkout", "--quiet", "-B", f"seed{seed}", commit, folder=folder)
-        (folder / "params.yaml").write_text(text)
-        git("-c", "user.name=cluster.submit", "-c", "user.email=", "commit", "--quiet", "--all", "--allow-empty", "--message",
-            f"{run.name}, seed {seed}", folder=folder)
-    with Repo(str(folder)) as repo, repo.config.edit("local") as config:  # jobs copy it: git would not, and it may hold keys
-        config["core"]["remote"] = name
-        config["remote"][name] = settings
-    (folder / ".dvc/config.local").chmod(0o600)
 
 
 def send(executor, run, jobs, needs, partition):

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from cluster import job, status, submit
+from cluster import job, prepare, status, submit
 from stages.lib.runtime import UserError
 from tests.project import ROOT, clone, commit, shell
 
@@ -84,7 +84,7 @@ def test_seeds_share_what_does_not_depend_on_them(project):
 
 
 def test_parameters_are_those_of_dvc_exp_run(project):
-    text = submit.parameters("smoke", 2)[1]
+    text = prepare.parameters("smoke", 2)[1]
     shell(project, "dvc", "exp", "run", "--queue", "-S", "seed=1", *re.sub("#.*", "", (ROOT / "profiles/smoke.args").read_text()).split())
     queued = shell(project, "git", "show", "refs/exps/celery/stash:params.yaml").stdout
     shell(project, "dvc", "queue", "remove", "--all")
@@ -153,9 +153,9 @@ def test_a_job_hands_its_stage_on_and_the_next_restores_it(project, tmp_path):
     """polymnist, then a stage that needs it and fails; the state files and what `cluster.status` and `cluster.gather` say."""
     folder = project / ".cluster/tiny"
     with Repo() as repo:
-        name, settings = submit.remote(repo)
-    text = submit.parameters("smoke", None)[0].replace("n_train: 2000", "n_train: 100").replace("digits: auto", "digits: embedded")
-    submit.project(folder, submit.committed(), {0: text}, name, settings)
+        name, settings = prepare.remote(repo)
+    text = prepare.parameters("smoke", None)[0].replace("n_train: 2000", "n_train: 100").replace("digits: auto", "digits: embedded")
+    prepare.project(folder, prepare.committed(), {0: text}, name, settings)
     jobs = {"polymnist": {"stage": "polymnist", "seed": 0, "after": [], "id": "1"},
             "train_judge": {"stage": "train_judge", "seed": 0, "after": ["polymnist"], "id": "2"},
             "train_vae@m1-seed0": {"stage": "train_vae@m1", "seed": 0, "after": ["train_judge"], "id": "3"}}

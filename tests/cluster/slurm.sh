@@ -19,7 +19,7 @@ if [ "$what" = stop ]; then
 fi
 
 if [ "$(id -u)" != 0 ]; then echo "error: slurmd wants root; use a container or virtual machine" >&2; exit 2; fi
-if ! command -v slurmctld slurmd munged > /dev/null; then
+if ! { command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null; then
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
   apt-get install -qq -y --no-install-recommends slurm-wlm munge > /dev/null
