@@ -5,7 +5,7 @@ READY := .venv/installed
 AGAIN := $(MAKE) --no-print-directory
 # By a variable of ours: a recipe that names MAKE itself is run even by `make -n`.
 
-.PHONY: help repro test browser torture bench seeds sweep smoke medium paper paper-rehearsal mnist lock clean
+.PHONY: help repro test browser test-cluster torture bench seeds sweep smoke medium paper paper-rehearsal mnist lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -34,6 +34,13 @@ browser: $(READY) .venv-browser/installed  ## the report page and those of dvc p
 	.venv-browser/bin/python -m tests.browser.check_page reports/index.html
 	python -m tests.browser.plots_pages dvc_plots/revisions
 	.venv-browser/bin/python -m tests.browser.check_plots dvc_plots/revisions
+
+.venv/cluster: $(READY) cluster/requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r cluster/requirements.txt -c requirements.txt
+	@touch $@
+
+test-cluster: .venv/cluster  ## Slurm itself on this machine, as root on Debian: the smoke profile with faults equals a serial run
+	python -m tests.cluster.check
 
 torture: $(READY) ## faults of every kind at full counts, about 20 minutes; writes docs/reliability.json
 	OMP_NUM_THREADS=1 DEVICE=cpu python -m tests.torture --write
