@@ -60,7 +60,9 @@ def submit(asked):
         jobs = plan(repo, list(contents), asked.stages)
     needs = resources(asked.profile, {each["stage"] for each in jobs.values()})
     run = asked.shared.absolute() / f"{asked.profile}-{commit[:7]}"
-    print(f"{run.name}: {len(jobs)} jobs, profile {asked.profile}, seeds {', '.join(map(str, contents))}; remote {name} ({settings['url']}); in {run}")
+    seeds = list(contents)
+    print(f"{run.name}: {len(jobs)} jobs, profile {asked.profile}, seeds {', '.join(map(str, seeds))}; "
+          f"remote {name} ({settings['url']}); in {run}")
     rows = [("job", "gpus", "cpus", "memory", "minutes", "after")]
     rows += [(key, *needs[each["stage"]].values(), ", ".join(each["after"]) or "-") for key, each in jobs.items()]
     status.show(rows)
@@ -71,8 +73,8 @@ def submit(asked):
             raise UserError(f"{run.name} is still running: wait for it (`python -m cluster.status`), or `scancel {' '.join(still)}`")
     prepare.project(run, commit, contents, name, settings)
     send(executor, run, jobs, needs, asked.partition)
-    artifacts.write(run / "run.json", json.dumps({"commit": commit, "profile": asked.profile, "seeds": list(contents), "stages": asked.stages,
-                                                  "jobs": jobs}, indent=1).encode(), checksum=False)
+    noted = {"commit": commit, "profile": asked.profile, "seeds": seeds, "stages": asked.stages, "jobs": jobs}
+    artifacts.write(run / "run.json", json.dumps(noted, indent=1).encode(), checksum=False)
     print("submitted; `python -m cluster.status` shows how it goes, `python -m cluster.gather` brings the results here")
 
 
@@ -88,7 +90,8 @@ def plan(repo, seeds, targets):
     for target in targets:
         named = {name for name in needs if target in (name, name.split("@")[0])}
         if not named:
-            raise UserError(f"--stages {target}: no such stage for Slurm; known are {', '.join(dict.fromkeys(name.split('@')[0] for name in needs))}")
+            known = ", ".join(dict.fromkeys(name.split("@")[0] for name in needs))
+            raise UserError(f"--stages {target}: no such stage for Slurm; known are {known}")
         wanted |= named
     for name in reversed(needs):
         if name in wanted:
@@ -123,8 +126,8 @@ def resources(profile, stages):
             raise UserError(f"{RESOURCES}: {section}.{name} should give {', '.join(KINDS)}") from None
         for kind, value in found[stage].items():
             if isinstance(value, bool) or not re.fullmatch(KINDS[kind], str(value)):
-                raise UserError(f"{RESOURCES}: {section}.{name}.{kind} = {value} should be "
-                                + ("such as 500M or 4G" if kind == "memory" else "a whole number" + (" of 1 or more" if kind != "gpus" else "")))
+                good = {"memory": "such as 500M or 4G", "gpus": "a whole number"}.get(kind, "a whole number of 1 or more")
+                raise UserError(f"{RESOURCES}: {section}.{name}.{kind} = {value} should be {good}")
     return found
 
 
