@@ -57,7 +57,8 @@ def merged(parts):
 
 def save(name, count, mean, covariance):
     """Write them as OUT/NAME.safetensors, and say so."""
-    artifacts.save_tensors(OUT / f"{name}.safetensors", {"mean": torch.as_tensor(mean), "covariance": torch.as_tensor(covariance)}, {"count": count})
+    tensors = {"mean": torch.as_tensor(mean), "covariance": torch.as_tensor(covariance)}
+    artifacts.save_tensors(OUT / f"{name}.safetensors", tensors, {"count": count})
     print(f"{OUT / name}.safetensors: {count} images, {len(mean)} features")
 
 
