@@ -10,7 +10,7 @@ eight passes over the parameters (gradient written; gradient, weight and both mo
 rate of a copy. Rates are measured in the same run, before and after it, and the best counts:
 
 - matrix products in the precision that trainers and samplers use (runtime.fast_products: rounded to bfloat16 or TF32 where
-  the machine has such products) for everything that is a matrix product;
+  the machine has such products) for everything that is a matrix product, or a large convolution's rate where that is faster;
 - float32 for convolutions, which fast_products does not touch: a large matrix product or a large convolution of stride 1,
   whichever is faster. A 3x3 convolution of stride 2 with few channels can't reach either: no floor is within reach;
 - a copy that fits the caches or one that doesn't, whichever is faster: moments of a small network stay in them.
@@ -134,7 +134,7 @@ def ceilings(device):
         source = torch.zeros(size // 4, device=device)
         target = torch.empty_like(source)
         copies.append(2 * size / seconds(lambda: target.copy_(source), device))
-    return {"product": fast, "convolution": max(product, convolution), "float32_product": product, "large_convolution": convolution,
+    return {"product": max(fast, product, convolution), "convolution": max(product, convolution), "float32_product": product, "large_convolution": convolution,
             "copy": max(copies)}
 
 
