@@ -35,7 +35,8 @@ def main():
     names = test.modalities
     index = evaluation.test_tuples(p, len(test), device)
     labels, labelled = test.labels[index], data.n_classes(test.labels) > 1
-    seeds = lambda subset: [runtime.seed_of("evaluate", p.seed, method, subset, i) for i in range(len(index))]
+    # The same tuples with the same noise in every cell: what differs between two cells is what is observed, not luck.
+    seeds = [runtime.seed_of("evaluate", p.seed, i) for i in range(len(index))]
     latents, decoders, extras = (energy_based if method in joint.FOLDER else baseline)(method, p, test, index, device)
     judges = evaluation.load_judges(test, device)
     extract = features.extractor(p, device)
@@ -54,7 +55,7 @@ def main():
 
     rows, shown, judged, cells_of = [], {}, {}, {name: [] for name in names}
     for subset in tqdm(cells, f"evaluate {method}", unit="subset", disable=not sys.stderr.isatty()):
-        z = latents(subset, seeds(subset))
+        z = latents(subset, seeds)
         kept = evaluation.converged(z, f"evaluate {method}: given {posteriors.subset_name(subset)}")
         own, lost = labels[kept], len(z) - len(kept)
         for target in [name for name in names if name not in subset]:
@@ -87,7 +88,7 @@ def main():
     if method in joint.FOLDER:
         steps = p.ebm.langevin_steps if method == "eb_mvae" else p.annealed.steps
         of_page = evaluation.page_rows(labels)
-        images, at = trajectory(steps, decoders, lambda watch: latents(names[:1], [seeds(names[:1])[i] for i in of_page], of_page, watch))
+        images, at = trajectory(steps, decoders, lambda watch: latents(names[:1], [seeds[i] for i in of_page], of_page, watch))
         shown.update(images)
         further["trajectory"] = {"observed": names[0], "steps": at}
     with artifacts.together():

@@ -1,6 +1,7 @@
 """One joint-posterior VAE: poe (MVAE), moe (MMVAE), mopoe (MoPoE-VAE) or mvtcae (MVTCAE).
 
     python -m stages.train_baseline mopoe
+    torchrun --nproc-per-node 2 -m stages.train_baseline mopoe      # by several processes together
 
 The unimodal VAEs' networks, likelihood, optimiser, epochs and data; one latent shared by all modalities.
 """
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from stages.lib import artifacts, data, networks, objectives, params, posteriors, runtime, training
+from stages.lib import artifacts, data, networks, objectives, parallel, params, posteriors, runtime, training
 
 OUT = Path("models/baseline")
 METHODS = ("poe", "moe", "mopoe", "mvtcae")
@@ -22,7 +23,7 @@ def main():
     parser.add_argument("method", choices=METHODS)
     method = parser.parse_args().method
     p = params.load()
-    runtime.begin("train_baseline", method)
+    runtime.begin("train_baseline", method, several=True)
     device = runtime.setup(p.threads)
     train, test = data.load_split("train", device), data.load_split("test", device)
     names, dim = train.modalities, p.baseline.latent_dim
@@ -38,12 +39,13 @@ def main():
     all_subsets = posteriors.subsets(range(len(names)))
     members = torch.tensor([[m in subset for m in range(len(names))] for subset in all_subsets], device=device)
 
-    def objective(split, index, beta, rng):
-        xs = [data.to_float(split.images[name][index]) for name in names]  # M times B, C, H, W
+    def objective(split, index, beta, rng, mine=slice(None)):
+        """The method's loss over the rows `mine` of a batch; what is random is drawn for all of it."""
+        xs = [data.to_float(split.images[name][index[mine]]) for name in names]  # M times B, C, H, W
         experts = [encode(x) for encode, x in zip(encoders, xs)]
         mean, logvar = (torch.stack(part) for part in zip(*experts))  # M, B, D
-        noise = lambda *rows: torch.randn(*rows, len(index), dim, generator=rng, device=device)
-        component = lambda k: torch.randint(k, (len(index),), generator=rng, device=device)
+        noise = lambda *rows: torch.randn(*rows, len(index), dim, generator=rng, device=device)[..., mine, :]
+        component = lambda k: torch.randint(k, (len(index),), generator=rng, device=device)[mine]
         if method == "poe":
             return objectives.poe(xs, mean, logvar, decoders, noise(len(names) + 1), beta, nll)
         if method == "moe":
@@ -55,7 +57,7 @@ def main():
     final_beta = getattr(p.baseline.beta, method)
 
     def loss(index, progress):
-        return objective(train, index, objectives.kl_weight(progress, p.vae.warmup, final_beta), rng)
+        return objective(train, index, objectives.kl_weight(progress, p.vae.warmup, final_beta), rng, parallel.share(len(index)))
 
     @torch.no_grad()
     def held_out():
@@ -67,6 +69,8 @@ def main():
         f"train_baseline {method}", torch.nn.ModuleList(encoders + decoders), loss, len(train),
         batch_size=p.vae.batch_size, epochs=p.vae.epochs, learning_rate=p.vae.learning_rate,
         lr_schedule=p.vae.lr_schedule, generator=rng, after_epoch=held_out)
+    if runtime.RANK > 0:
+        return
     with artifacts.together():
         for name, encoder, decoder in zip(names, encoders, decoders):
             artifacts.save_module(OUT / method / name / "encoder.safetensors", encoder, shapes[name])

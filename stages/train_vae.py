@@ -1,6 +1,7 @@
 """One unimodal beta-VAE, q(z|x) = N(mean, diag), trained alone on its own ELBO (paper, section 3).
 
     python -m stages.train_vae m1
+    torchrun --nproc-per-node 2 -m stages.train_vae m1      # by several processes together
 """
 
 import argparse
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from stages.lib import artifacts, data, networks, objectives, params, posteriors, runtime, training
+from stages.lib import artifacts, data, networks, objectives, parallel, params, posteriors, runtime, training
 
 OUT = Path("models/vae")
 
@@ -19,7 +20,7 @@ def main():
     parser.add_argument("modality", help="m1, m2, ...")
     modality = parser.parse_args().modality
     p = params.load()
-    runtime.begin("train_vae", modality)
+    runtime.begin("train_vae", modality, several=True)
     device = runtime.setup(p.threads)
     train, test = (data.load_split(split, device, [modality]) for split in ("train", "test"))
     images, test_images = train.images[modality], test.images[modality]
@@ -33,8 +34,9 @@ def main():
     rng = runtime.generator(device, "train_vae", p.seed, modality)
 
     def loss(index, progress):
-        x = data.to_float(images[index])  # B, C, H, W
-        noise = torch.randn(len(x), p.vae.latent_dim, generator=rng, device=device)
+        noise = torch.randn(len(index), p.vae.latent_dim, generator=rng, device=device)
+        mine = parallel.share(len(index))
+        x, noise = data.to_float(images[index[mine]]), noise[mine]  # B, C, H, W; B, d
         beta = objectives.kl_weight(progress, p.vae.warmup, p.vae.beta)
         return objectives.beta_vae(x, encoder, decoder, noise, beta, nll)
 
@@ -53,6 +55,8 @@ def main():
         f"train_vae {modality}", torch.nn.ModuleList([encoder, decoder]), loss, len(images),
         batch_size=p.vae.batch_size, epochs=p.vae.epochs, learning_rate=p.vae.learning_rate,
         lr_schedule=p.vae.lr_schedule, generator=rng, after_epoch=held_out)
+    if runtime.RANK > 0:
+        return
     with artifacts.together():
         artifacts.save_module(OUT / modality / "encoder.safetensors", encoder, shape)
         artifacts.save_module(OUT / modality / "decoder.safetensors", decoder, shape)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -45,3 +46,12 @@ def commit(folder, message):
 def smoke_args():
     args = re.sub("#.*", "", (ROOT / "profiles" / "smoke.args").read_text()).split()
     return args if os.environ.get("MNIST_DIR") else [*args, "-S", "polymnist.digits=embedded"]
+
+
+def figures_are_there(folder):
+    """The five figures are pictures of the right width, not empty, and each has its PDF."""
+    for name in ("figure1", "figure2", "figure3", "grid", "training"):
+        with Image.open(folder / f"reports/figures/{name}.png") as image:
+            assert 600 < image.width < 900
+            assert len(image.convert("L").getcolors(256 * 256)) > 20  # not an empty canvas
+        assert (folder / f"reports/figures/{name}.pdf").read_bytes().startswith(b"%PDF")

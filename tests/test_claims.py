@@ -36,8 +36,8 @@ def test_ours_hold_by_the_better_of_the_two_energies():
 @pytest.mark.parametrize("path, value, failing", [
     (("poe", "m2", "given1", "coherence"), 0.61, 0),  # a baseline is better at one cell
     (("mvtcae", "m5", "given4", "distance"), 39.9, 1),
-    (("eb_mvae_annealed", "m1", "given3", "coherence"), 0.69, 2),  # .01 less than given two
-    (("eb_mvae_annealed", "m4", "given3", "distance"), 50.5, 3),  # 5 % more than given two
+    (("eb_mvae_annealed", "m1", "given3", "coherence"), 0.7, 2),  # no more than given two
+    (("eb_mvae_annealed", "m4", "given3", "distance"), 48.001, 3),  # more than given two
     (("eb_mvae_annealed", "unconditional", "all_agree"), 0.59, 4),
     (("eb_mvae_annealed", "energy_auroc"), 0.98, 5),
 ])
@@ -53,15 +53,6 @@ def test_one_number_fails_one_of_ours(path, value, failing):
 def test_a_tie_with_a_baseline_is_still_the_best():
     made = table()
     made["poe"]["m2"]["given1"]["coherence"] = made["eb_mvae_annealed"]["m2"]["given1"]["coherence"]
-    assert ours(made) == [True] * 6
-
-
-@pytest.mark.parametrize("path, value", [
-    (("eb_mvae_annealed", "m1", "given3", "coherence"), 0.691), (("eb_mvae_annealed", "m4", "given3", "distance"), 50.4)])
-def test_less_than_the_sampling_error_is_level(path, value):
-    made = table()
-    method, target, step, metric = path
-    made[method][target][step][metric] = value
     assert ours(made) == [True] * 6
 
 

@@ -172,3 +172,17 @@ def test_diversity_of_copies_is_zero():
     ([3, 4], [1, 2], 1.0), ([1, 2], [3, 4], 0.0), ([1, 1], [1, 1], 0.5), ([2, 0], [1, 1], 0.5), ([2, 3], [1, 2, 4], 3.5 / 6)])
 def test_auroc_is_the_share_of_ordered_pairs(positive, negative, expected):
     assert metrics.auroc(np.array(positive), np.array(negative)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("shards", [2, 8, 1000])
+@pytest.mark.parametrize("shift", [0.0, 1e6])
+def test_statistics_of_shards_merge_to_those_of_all(shards, shift):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2003, 12)) @ rng.normal(size=(12, 12)) + shift
+    cuts = sorted(rng.choice(np.arange(1, 2003), shards - 1, replace=False))
+    parts = [(len(part), *(metrics.feature_statistics(part) if len(part) > 1 else (part[0], 0.0))) for part in np.split(features, cuts)]
+    mean, covariance = metrics.feature_statistics(features)
+    merged_mean, merged_covariance = metrics.merge_statistics(parts)
+    assert np.abs(merged_mean - mean).max() < 1e-10 * np.abs(mean).max()
+    assert np.abs(merged_covariance - covariance).max() < 1e-10 * np.abs(covariance).max()
+    assert min(len(part) for part in np.split(features, cuts)) == 1 or shards < 1000

@@ -15,7 +15,7 @@ import sklearn.datasets
 import yaml
 from PIL import Image
 
-from tests.project import METHODS, ROOT, clone, commit, shell
+from tests.project import METHODS, ROOT, clone, commit, figures_are_there, shell
 from tests.test_page import Elements
 
 NAMES = ["m1", "m2", "m3"]
@@ -219,14 +219,6 @@ def test_the_papers_claims_are_left_out(labelled):
     assert len(found) == 6 and all(claim.startswith("Ours: ") for claim, *_ in found)
     assert all(verdict in ("holds", "**fails**") for _, verdict, _ in found)
     assert DATASET in (labelled / "reports/claims.md").read_text()
-
-
-def figures_are_there(folder):
-    for name in ("figure1", "figure2", "figure3", "grid", "training"):
-        with Image.open(folder / f"reports/figures/{name}.png") as image:
-            assert 600 < image.width < 900
-            assert len(image.convert("L").getcolors(256 * 256)) > 20  # not an empty canvas
-        assert (folder / f"reports/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_figures(labelled):

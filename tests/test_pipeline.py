@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 
 from stages.lib.params import Params, check
-from tests.project import MADE, METHODS, ROOT, shell, smoke_args
+from tests.project import MADE, METHODS, ROOT, figures_are_there, shell, smoke_args
 
 # ---- dvc.yaml against the code, without running it
 
@@ -148,11 +147,7 @@ def test_two_clones_give_the_same_bytes_one_stage_at_a_time_and_two(pair):
 
 
 def test_figures(finished):
-    for name in ("figure1", "figure2", "figure3", "grid", "training"):
-        with Image.open(finished / f"reports/figures/{name}.png") as image:
-            assert 600 < image.width < 900
-            assert len(image.convert("L").getcolors(256 * 256)) > 20  # not an empty canvas
-        assert (finished / f"reports/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+    figures_are_there(finished)
 
 
 def test_the_grid_is_complete(finished):

@@ -28,6 +28,7 @@ import torch._dynamo
 import yaml
 from PIL import Image
 
+from benchmarks.workspace import set_params
 from stages.lib import runtime
 from tests.project import BIN, ROOT, clone, commit
 
@@ -92,17 +93,6 @@ def run(folder, stage, fault=None, **environment):
 def content(folder, out):
     """Every file of an output, {path: bytes}."""
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted((folder / out).rglob("*")) if file.is_file()}
-
-
-def set_params(folder, overrides):
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for key, value in overrides.items():
-        *sections, name = key.split(".")
-        place = values
-        for section in sections:
-            place = place[section]
-        place[name] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(values))
 
 
 def undisturbed(folder):

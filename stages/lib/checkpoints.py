@@ -50,9 +50,10 @@ def load(name, mark):
     from safetensors.torch import load
 
     file = path(name)
-    for torn in file.parent.glob(f".{file.name}.tmp*"):  # of a process that was killed while it wrote; this one holds the lock
-        torn.unlink()
-    runtime.at_success(lambda: file.unlink(missing_ok=True))
+    if runtime.RANK == 0:
+        for torn in file.parent.glob(f".{file.name}.tmp*"):  # of a process that was killed while it wrote; this one holds the lock
+            torn.unlink()
+        runtime.at_success(lambda: file.unlink(missing_ok=True))
     try:
         content = file.read_bytes()
     except FileNotFoundError:

@@ -4,9 +4,6 @@ BASELINES = ("poe", "moe", "mopoe", "mvtcae")
 PAPERS_BASELINES = ("poe", "moe", "mopoe")  # MVTCAE is ours to compare with: the paper's claims are not about it
 TARGETS = ("m3", "m5")  # those the paper reports
 FLAT = 0.05  # a coherence that changes less, or a distance that changes relatively less, is flat
-# Two standard errors of the difference of two coherences near .98, 1,000 samples each. Conditional samples that were exact
-# would not change with what is observed but where it tells more of the class: near 1 nothing can rise.
-LEVEL = 0.01
 
 
 def check(table, distance, runs=(), papers=True):
@@ -104,12 +101,10 @@ def judge_ours(table, distance):
     claim(f"Ours: for every target and number observed, the better EB-MVAE has the best {distance} of all",
           best(distance, min), *(f"{method} {over(method, distance):.3g}" for method in rows))
     if labelled:
-        claim("Ours: the annealed EB-MVAE's coherence rises with every further observed modality, for every target "
-              f"(a fall under {LEVEL} is level)", all(_rises(given(ours, t, "coherence"), LEVEL) for t in every),
-              *(span(ours, t, "coherence") for t in every))
-    claim(f"Ours: the annealed EB-MVAE's {distance} falls with every further observed modality, for every target "
-          f"(a rise under {FLAT:.0%} is level)", all(_rises([-v for v in given(ours, t, distance)], FLAT * given(ours, t, distance)[0])
-                                                     for t in every), *(span(ours, t, distance) for t in every))
+        claim("Ours: the annealed EB-MVAE's coherence rises with every further observed modality, for every target",
+              all(_rises(given(ours, t, "coherence")) for t in every), *(span(ours, t, "coherence") for t in every))
+    claim(f"Ours: the annealed EB-MVAE's {distance} falls with every further observed modality, for every target",
+          all(_rises([-v for v in given(ours, t, distance)]) for t in every), *(span(ours, t, distance) for t in every))
     if labelled:
         whole = {method: table[method]["unconditional"]["all_agree"] for method in rows}
         claim("Ours: all judges agree in at least 60 % of the annealed EB-MVAE's unconditional tuples", whole[ours] >= 0.6,
@@ -120,9 +115,9 @@ def judge_ours(table, distance):
     return claims
 
 
-def _rises(values, level=0.0):
-    """Whether each value is above the one before it, or less than `level` under it."""
-    return all(a - level < b for a, b in zip(values, values[1:]))
+def _rises(values):
+    """Whether each value is above the one before it."""
+    return all(a < b for a, b in zip(values, values[1:]))
 
 
 def _short(values):

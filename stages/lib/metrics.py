@@ -11,6 +11,20 @@ def feature_statistics(features):
     return mean, centred.T @ centred / (len(features) - 1)
 
 
+def merge_statistics(parts):
+    """Mean (F,) and covariance (F, F) of all features from those of disjoint parts of them, each (count, mean, covariance).
+
+    Chan, Golub and LeVeque 1983: no sum of squares, so nothing cancels where means are large. A part of one has covariance 0.
+    """
+    count, mean, scatter = 0, 0.0, 0.0
+    for n, its_mean, its_covariance in parts:
+        difference = np.asarray(its_mean, np.float64) - mean
+        scatter = scatter + (n - 1) * np.asarray(its_covariance, np.float64) + np.outer(difference, difference) * count * n / (count + n)
+        mean = mean + difference * n / (count + n)
+        count += n
+    return mean, scatter / (count - 1)
+
+
 def symmetric_sqrt(matrix):
     """Square root of a symmetric positive semi-definite matrix; rounding below zero counts as zero."""
     values, vectors = np.linalg.eigh(matrix)

@@ -40,6 +40,8 @@ class Stopped(BaseException):
         super().__init__(signal.Signals(signum).name)
 
 
+# Of the processes that torchrun starts for one training (lib/parallel.py); else one alone.
+RANK, PROCESSES = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 SCRATCH = Path(".checkpoints")  # locks and checkpoints; outside DVC's outs, which it deletes before a stage runs
 _at_success, _signals = [], {"held": False, "came": None}
 
@@ -69,9 +71,11 @@ def run(main):
 
 
 def say(line):
-    """One line to the user, beside whatever a progress bar shows; nobody may be left to read it."""
+    """One line to the user, beside whatever a progress bar shows; nobody may be left to read it. Of several processes the first speaks."""
     from tqdm import tqdm
 
+    if RANK > 0:
+        return
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
@@ -142,14 +146,21 @@ def stop_between_steps():
         raise Stopped(_signals["came"])
 
 
-def begin(*name, patience=60):
+def begin(*name, patience=60, several=False):
     """Make this process the only one that runs stage `name`; it stops when DVC, where DVC started it, is gone.
 
     A killed `dvc repro` leaves its child running, which could write into the outputs of the next run (DESIGN, section 3).
     Waits `patience` seconds for another process of this stage, then raises `UserError`. The lock ends with the process.
+    `several`: torchrun may start this stage in several processes, of which the first holds the lock.
     """
     as_started()
     stage = " ".join(name)
+    if PROCESSES > 1 and not several:
+        raise UserError(f"{stage}: runs in one process; torchrun is for train_vae and train_baseline")
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_stop_with_parent, args=[PARENT], daemon=True).start()
+    if RANK > 0:
+        return
     path = SCRATCH / f"{stage}.lock"
     try:
         SCRATCH.mkdir(exist_ok=True)
@@ -157,8 +168,6 @@ def begin(*name, patience=60):
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror})") from None
     _at_success.append(file.close)  # and keeps it open until then
-    if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_stop_with_parent, args=[PARENT], daemon=True).start()
     end, said = time.monotonic() + patience, False
     while True:
         try:
@@ -202,8 +211,12 @@ def setup(threads):
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     name = os.environ.get("DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and PROCESSES > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"DEVICE={name} can't be used here ({str(error).splitlines()[0]}); try DEVICE=cpu") from None

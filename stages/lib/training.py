@@ -7,7 +7,7 @@ import time
 import torch
 from tqdm import tqdm
 
-from stages.lib import checkpoints, objectives, runtime
+from stages.lib import checkpoints, objectives, parallel, runtime
 from stages.lib.runtime import UserError
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look makes a GPU wait
@@ -22,7 +22,8 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
     `epochs` sets the length in optimiser steps, and history then has about 20 entries. `after_epoch()` may return more
     numbers for an entry. Raises `UserError` at a NaN or infinite loss, naming the step.
 
-    A training that was stopped or killed goes on from its checkpoint and gives the same bytes as one that was not.
+    A training that was stopped or killed goes on from its checkpoint and gives the same bytes as one that was not. Where
+    torchrun started several processes, all call this, and `loss` is of `parallel.share` of the batch.
     """
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
@@ -32,14 +33,15 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
     entry_every = max(1, total // 20) if steps else a_pass
     done, order, history, sums = 0, None, [], {}
     mark, interval = checkpoints.fingerprint(generator.device), checkpoints.interval()
-    kept = checkpoints.load(name, mark)
-    if kept:
-        done, order, history, sums = restore(*kept, model, optimiser, generator)
-        runtime.say(f"{name}: going on from step {done} of {total}")
     keep = lambda: checkpoints.save(name, mark, *state(done, order, history, sums, model, optimiser, generator))
-    bar = tqdm(total=total, initial=done, desc=name, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    bar = tqdm(total=total, desc=name, unit="step", disable=runtime.RANK > 0 or not sys.stderr.isatty(), dynamic_ncols=True)
     saved = time.monotonic()
-    with bar, runtime.fast_products(generator.device), runtime.stop_between_steps() as stopping:
+    with bar, runtime.fast_products(generator.device), runtime.stop_between_steps() as stopping, parallel.together(name, generator.device, size):
+        if kept := parallel.in_turn(lambda: checkpoints.load(name, mark)):
+            done, order, history, sums = restore(*kept, model, optimiser, generator)
+            runtime.say(f"{name}: going on from step {done} of {total}")
+            bar.update(done)
+        loss = parallel.shared(model, loss, size)
         while done < total:
             place = done % a_pass * size
             if place == 0:
@@ -70,14 +72,16 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
                 sums = {}
                 line = "  ".join(f"{key} {part:.4g}" for key, part in entry.items() if key != "step")
                 runtime.say(f"{name}: step {done}/{total}  {line}")
-            if stopping() or time.monotonic() - saved > interval or done == total:
+            stop, due = parallel.agreed(done, stopping(), time.monotonic() - saved > interval)
+            if stop or due or done == total:
                 weights = sum(weight.detach().sum() for weight in parameters)  # the last step's, which no loss has seen
                 # A squared gradient too large for float32 freezes its weight, and shows nowhere else.
                 weights += sum(moments["exp_avg_sq"].sum() for moments in optimiser.state.values())
                 stop_at_nan(name, weights + sums.get("loss", 0), done, learning_rate)
-                keep()
+                if runtime.RANK == 0:
+                    keep()
                 saved = time.monotonic()
-                if stopping():
+                if stop:
                     runtime.say(f"{name}: stopped at step {done} of {total}; started again, it goes on from there")
                     break
     return history

@@ -1,0 +1,105 @@
+"""One training by several processes, as torchrun starts them: the losses of one; a killed process; what can't be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from benchmarks import workspace
+from tests.project import ROOT
+from tests.torture import TINY
+
+# Sums of a batch are rounded in another order with another number of processes; Adam then divides by roots of them.
+TOLERANCE = 1e-4
+
+
+def start(folder, processes, *stage, **environment):
+    """The stage by so many processes, running."""
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
+    return subprocess.Popen([sys.executable, "-m", *torchrun, f"stages.{stage[0]}", *stage[1:]], cwd=folder, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DEVICE": "cpu", **environment})
+
+
+def finish(process):
+    """Its exit code, and what it said."""
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+def made(folder, name):
+    """History and weights that a training wrote."""
+    history = json.loads((folder / "models" / name / "history.json").read_text())
+    return history, {file.relative_to(folder / "models" / name): load_file(file) for file in (folder / "models" / name).rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("stage, name", [(("train_vae", "m1"), "vae/m1"), (("train_baseline", "poe"), "baseline/poe"),
+                                         (("train_baseline", "mopoe"), "baseline/mopoe")])
+def test_two_and_four_processes_have_the_losses_of_one(tiny, stage, name):
+    workspace.set_params(tiny, {**TINY, "vae.batch_size": 9})  # shares of it are not all alike
+    found = {}
+    for processes in (1, 2, 4) if stage[0] == "train_vae" else (1, 2):
+        code, output = finish(start(tiny, processes, *stage))
+        assert code == 0, output
+        found[processes] = made(tiny, name)
+        assert sum(f"{' '.join(stage)}: step" in line for line in output.splitlines()) == 2  # an epoch a line, said once
+    history, weights = found.pop(1)
+    for other_history, other_weights in found.values():
+        assert [entry.keys() for entry in other_history] == [entry.keys() for entry in history] and len(history) == 2
+        for one, other in zip(history, other_history):
+            assert other == pytest.approx(one, rel=TOLERANCE)
+        for file, tensors in weights.items():
+            for key, value in tensors.items():
+                assert (value - other_weights[file][key]).abs().max() < 1e-3, (file, key)
+
+
+@pytest.mark.parametrize("killed, resumed_by", [(0, 1), (1, 3)])
+def test_a_killed_process_ends_the_others_and_any_number_goes_on(tiny, killed, resumed_by):
+    workspace.set_params(tiny, {**TINY, "vae.epochs": 12})
+    out = tiny / "models/vae/m2"
+    process = start(tiny, 2, "train_vae", "m2", CHECKPOINT_SECONDS="0.1")
+    checkpoint = tiny / ".checkpoints/train_vae m2.checkpoint"
+    end = time.monotonic() + 60
+    while not checkpoint.exists():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    ranks = {child.environ().get("RANK"): child for child in psutil.Process(process.pid).children(recursive=True)}
+    ranks[str(killed)].send_signal(signal.SIGKILL)
+    code, output = finish(process)
+    assert code != 0 and not out.exists()
+    assert "error: train_vae m2: another process of this training is gone; start it again, it goes on from its checkpoint" in output
+    code, output = finish(start(tiny, resumed_by, "train_vae", "m2"))
+    assert code == 0 and "train_vae m2: going on from step " in output, output
+    resumed, _ = made(tiny, "vae/m2")
+    assert not checkpoint.exists() and len(resumed) == 12
+    for file in [*out.iterdir()]:
+        file.unlink()
+    out.rmdir()
+
+
+def test_sigterm_leaves_a_checkpoint_of_one_step(tiny):
+    workspace.set_params(tiny, {**TINY, "vae.epochs": 300})
+    process = start(tiny, 2, "train_vae", "m3", CHECKPOINT_SECONDS="0.1")
+    checkpoint = tiny / ".checkpoints/train_vae m3.checkpoint"
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    code, output = finish(process)
+    assert code != 0 and "train_vae m3: stopped at step " in output and "gone" not in output, output
+    assert checkpoint.exists() and not (tiny / "models/vae/m3").exists()
+
+
+@pytest.mark.parametrize("overrides, stage, said", [
+    ({"vae.batch_size": 1}, ("train_vae", "m1"), "error: train_vae m1: a batch of 1 can't be shared by 2 processes; start at most 1"),
+    ({}, ("fit_ebm",), "error: fit_ebm: runs in one process; torchrun is for train_vae and train_baseline")])
+def test_what_several_processes_cannot_do(tiny, overrides, stage, said):
+    workspace.set_params(tiny, {**TINY, **overrides})
+    code, output = finish(start(tiny, 2, *stage))
+    assert code != 0 and said in output
