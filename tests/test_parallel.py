@@ -16,7 +16,7 @@ from tests.project import ROOT
 from tests.torture import TINY
 
 # Sums of a batch are rounded in another order with another number of processes; Adam then divides by roots of them.
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 
 
 def start(folder, processes, *stage, **environment):

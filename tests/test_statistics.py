@@ -30,6 +30,7 @@ def test_eight_shards_are_one_pass(tiny, monkeypatch):
 @pytest.mark.parametrize("arguments, said", [
     (["--shard", "9/8"], "error: --shard 9/8: such as 3/8, the third of eight"),
     (["--shard", "x"], "error: --shard x: such as 3/8, the third of eight"),
+    (["--shard", "1/101"], "error: --shard 1/101: 200 images make at most 100 shards of two or more"),
     (["--merge", "0"], "error: --merge 0: how many shards, 1 or more"),
     (["--merge", "5"], "error: results/statistics/test-m2-1of5.safetensors")])
 def test_bad_input_is_one_line(tiny, arguments, said):

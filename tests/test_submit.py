@@ -140,7 +140,7 @@ def test_folders_that_are_in_no_clone(project):
         shell(project, "git", "reset", "--quiet", "--hard", "HEAD~")
 
 
-@pytest.mark.skipif(bool(importlib.util.find_spec("submitit") and shutil.which("sbatch")), reason="both are here")
+@pytest.mark.skipif(bool(importlib.util.find_spec("submitit") and shutil.which("sbatch")), reason="submitit and Slurm are both here: nothing is missing that submit could name")
 def test_without_submitit_or_slurm(project):
     line = refused(run(project, "submit"))
     assert ("sbatch is missing" if importlib.util.find_spec("submitit") else "pip install -r cluster/requirements.txt") in line
