@@ -40,6 +40,8 @@ def main():
     p = params.load()
     device = runtime.setup(p.threads)
     images = data.load_split(asked.split, device, [asked.modality]).images[asked.modality]
+    if n > len(images):
+        raise UserError(f"--shard {asked.shard}: there are {len(images)} images, too few for {n} shards")
     save(f"{name}-{k}of{n}", *of_images(images[len(images) * (k - 1) // n : len(images) * k // n], features.extractor(p, device), p))
 
 
@@ -57,7 +59,8 @@ def merged(parts):
 
 def save(name, count, mean, covariance):
     """Write them as OUT/NAME.safetensors, and say so."""
-    artifacts.save_tensors(OUT / f"{name}.safetensors", {"mean": torch.as_tensor(mean), "covariance": torch.as_tensor(covariance)}, {"count": count})
+    tensors = {"mean": torch.as_tensor(mean), "covariance": torch.as_tensor(covariance)}
+    artifacts.save_tensors(OUT / f"{name}.safetensors", tensors, {"count": count})
     print(f"{OUT / name}.safetensors: {count} images, {len(mean)} features")
 
 
