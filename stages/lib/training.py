@@ -36,11 +36,12 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
     keep = lambda: checkpoints.save(name, mark, *state(done, order, history, sums, model, optimiser, generator))
     bar = tqdm(total=total, desc=name, unit="step", disable=runtime.RANK > 0 or not sys.stderr.isatty(), dynamic_ncols=True)
     saved = time.monotonic()
-    with bar, runtime.fast_products(generator.device), runtime.stop_between_steps() as stopping, parallel.together(name, generator.device, size):
+    with (bar, runtime.fast_products(generator.device), runtime.stop_between_steps() as stopping,
+          parallel.together(name, generator.device, size)):
         if kept := parallel.in_turn(lambda: checkpoints.load(name, mark)):
             done, order, history, sums = restore(*kept, model, optimiser, generator)
             runtime.say(f"{name}: going on from step {done} of {total}")
-            bar.update(done)
+            bar.initial = bar.n = done  # its rate is of what is done now
         loss = parallel.shared(model, loss, size)
         while done < total:
             place = done % a_pass * size
@@ -83,7 +84,7 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
                 saved = time.monotonic()
                 if stop:
                     runtime.say(f"{name}: stopped at step {done} of {total}; started again, it goes on from there")
-                    break
+                    runtime.stop()  # not only where the signal came: the first process would write what is half trained
     return history
 
 
