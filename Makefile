@@ -5,7 +5,7 @@ READY := .venv/installed
 AGAIN := $(MAKE) --no-print-directory
 # By a variable of ours: a recipe that names MAKE itself is run even by `make -n`.
 
-.PHONY: help repro test browser torture bench seeds sweep smoke medium paper paper-rehearsal mnist lock clean
+.PHONY: help repro test browser test-cluster torture bench seeds sweep smoke medium paper paper-rehearsal mnist lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -35,6 +35,13 @@ browser: $(READY) .venv-browser/installed  ## the report page and those of dvc p
 	python -m tests.browser.plots_pages dvc_plots/revisions
 	.venv-browser/bin/python -m tests.browser.check_plots dvc_plots/revisions
 
+.venv/cluster: $(READY) cluster/requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r cluster/requirements.txt -c requirements.txt
+	@touch $@
+
+test-cluster: .venv/cluster  ## Slurm itself on this machine, as root on Debian: the smoke profile with faults equals a serial run
+	python -m tests.cluster.check
+
 torture: $(READY) ## faults of every kind at full counts, about 20 minutes; writes docs/reliability.json
 	OMP_NUM_THREADS=1 DEVICE=cpu python -m tests.torture --write
 
@@ -43,7 +50,9 @@ torture: $(READY) ## faults of every kind at full counts, about 20 minutes; writ
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r benchmarks/requirements.txt
 	@touch $@
 
-bench: .venv-bench/installed  ## our trainers against other programs: about 10 minutes, nothing beside it
+bench: .venv-bench/installed  ## how fast, how near to the machine's limit, as work grows, against others: 20 minutes, nothing beside it
+	.venv-bench/bin/python -m benchmarks.throughput
+	.venv-bench/bin/python -m benchmarks.scaling
 	.venv-bench/bin/python -m benchmarks.peers
 
 # An experiment that ends after its first stage leaves the parameters set; the others then run side by side.

@@ -29,19 +29,40 @@ def set_params(folder, overrides):
     (Path(folder) / "params.yaml").write_text(yaml.safe_dump(content))
 
 
-def python(folder, module, *arguments):
-    """Run `python -m module arguments` in `folder`; its standard output. Its errors go to the terminal if it fails."""
+def start(folder, module, *arguments):
+    """Run `python -m module arguments` in `folder`; the finished process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=folder, env=environment, text=True,
+    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=folder, env=environment, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def checked(done):
+    """What such a process printed. Its errors go to the terminal if it failed, and this program ends."""
     if done.returncode:
-        sys.exit(f"{done.stderr}\nerror: `python -m {module} {' '.join(arguments)}` failed in {folder}")
+        sys.exit(f"{done.stderr}\nerror: `python {' '.join(done.args[1:])}` failed")
     return done.stdout
+
+
+def python(folder, module, *arguments):
+    """Run `python -m module arguments` in `folder`; its standard output."""
+    return checked(start(folder, module, *arguments))
 
 
 def measured(folder, module, *arguments):
     """What such a command prints as JSON in its last line."""
-    return json.loads(python(folder, module, *arguments).strip().splitlines()[-1])
+    return last_line(python(folder, module, *arguments))
+
+
+def attempted(folder, module, *arguments):
+    """The same, or None where the command found no memory."""
+    done = start(folder, module, *arguments)
+    if done.returncode and any(error in done.stderr for error in ("not enough memory", "can't allocate memory", "MemoryError")):
+        return None
+    return last_line(checked(done))
+
+
+def last_line(output):
+    return json.loads(output.strip().splitlines()[-1])
 
 
 def middle(rates):
@@ -56,10 +77,21 @@ def keep(rows, conditions):
     merged = {row["name"]: row for row in old["rows"]}
     for row in rows:
         merged[row["name"]] = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
-    RESULTS.write_text(json.dumps({"conditions": {**old.get("conditions", {}), **conditions}, "rows": list(merged.values())}, indent=1) + "\n")
+    kept = {"conditions": {**old.get("conditions", {}), **conditions}, "rows": list(merged.values())}
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+    splice(BEGIN, END, table(merged.values()))
+
+
+def splice(begin, end, text):
+    """Put `text` between the lines `begin` and `end` of the README."""
     page = PAGE.read_text()
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(before + BEGIN + "\n" + table(merged.values()) + "\n" + END + after)
+    before, after = page.split(begin)[0], page.split(end)[1]
+    PAGE.write_text(before + begin + "\n" + text + "\n" + end + after)
+
+
+def number(value):
+    """Four digits or all before the point: 0.1235, 638.7, 30,890."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def table(rows):
@@ -69,7 +101,8 @@ def table(rows):
              "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         peak = row.get("peak_mib")
-        lines.append(f"| {row['name']} | {row['ours']:,.4g} | ± {row['spread']:.0%} | {row['unit']} | {show(row.get('peer'), ',.4g')} "
+        peer = None if row.get("peer") is None else number(row["peer"])
+        lines.append(f"| {row['name']} | {number(row['ours'])} | ± {row['spread']:.0%} | {row['unit']} | {show(peer, '')} "
                      f"| {show(row.get('ratio'), '.2f')} | {show(row.get('floor_ratio'), '.0%')} | {show(peak, ',.0f')} "
                      f"| {row['n']} | {row['device']} |")
     return "\n".join(lines)

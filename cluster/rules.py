@@ -10,11 +10,8 @@ import functools
 from dvc.repo import Repo
 
 
-def rules(repo):
-    """Makefile text: a rule a stage, after those it depends on; the first makes them all.
-
-    make starts what can be started in the order of the first rule: what most stages wait for, one after the other, first.
-    """
+def dag(repo):
+    """{stage: [stages it depends on]}, in an order in which they can run: what most wait for, one after the other, first."""
     graph = repo.index.graph  # from a stage to those it depends on
     needs = {stage.addressing: sorted(other.addressing for other in graph.successors(stage)) for stage in graph}
 
@@ -23,10 +20,15 @@ def rules(repo):
         """Length of the longest chain of stages that ends the pipeline and begins with `name`."""
         return 1 + max((waiting(other) for other, its in needs.items() if name in its), default=0)
 
-    order = sorted(needs, key=lambda name: (-waiting(name), name))
-    lines = [f".PHONY: all {' '.join(order)}", f"all: {' '.join(order)}"]
-    for name in order:
-        lines += [f"{name}: {' '.join(needs[name])}", f"\t@dvc --wait-for-lock repro --single-item {name}"]
+    return {name: needs[name] for name in sorted(needs, key=lambda name: (-waiting(name), name))}
+
+
+def rules(repo):
+    """Makefile text: a rule a stage, after those it depends on; the first makes them all, and make starts them in its order."""
+    needs = dag(repo)
+    lines = [f".PHONY: all {' '.join(needs)}", f"all: {' '.join(needs)}"]
+    for name, its in needs.items():
+        lines += [f"{name}: {' '.join(its)}", f"\t@dvc --wait-for-lock repro --single-item {name}"]
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from benchmarks import workspace
 from tests.project import BIN, clone, commit, shell, smoke_args
 
 
@@ -33,3 +34,15 @@ def finished(pair):
     """The first clone, its run committed. Tests that change files in it put them back."""
     commit(pair[0], "smoke run")
     return pair[0]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A folder with tuples and judges of the smallest size, for tests that run single stages; its params.yaml is theirs to set."""
+    from tests.torture import TINY
+
+    folder = tmp_path_factory.mktemp("tiny")
+    workspace.set_params(folder, TINY)
+    for stage in ("polymnist", "train_judge"):
+        workspace.python(folder, f"stages.{stage}")
+    return folder
