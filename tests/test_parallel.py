@@ -16,7 +16,7 @@ from tests.project import ROOT
 from tests.torture import TINY
 
 # Sums of a batch are rounded in another order with another number of processes; Adam then divides by roots of them.
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5  # measured: 3e-7; noise of another row moves the loss by 2e-5 only, its parts by more
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DEVICE": "cpu"}
 

@@ -23,7 +23,8 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
     numbers for an entry. Raises `UserError` at a NaN or infinite loss, naming the step.
 
     A training that was stopped or killed goes on from its checkpoint and gives the same bytes as one that was not. Where
-    torchrun started several processes, all call this, and `loss` is of `parallel.share` of the batch.
+    torchrun started several processes, all call this, and `loss` is of `parallel.share` of the batch; what they give, resumed or
+    not, is that of one process but for rounding.
     """
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
