@@ -40,8 +40,8 @@ def main():
     p = params.load()
     device = runtime.setup(p.threads)
     images = data.load_split(asked.split, device, [asked.modality]).images[asked.modality]
-    if len(images) < 2 * n:
-        raise UserError(f"--shard {asked.shard}: {len(images)} images make at most {len(images) // 2} shards of two or more")
+    if n > len(images):
+        raise UserError(f"--shard {asked.shard}: there are {len(images)} images, too few for {n} shards")
     save(f"{name}-{k}of{n}", *of_images(images[len(images) * (k - 1) // n : len(images) * k // n], features.extractor(p, device), p))
 
 

@@ -186,3 +186,21 @@ def test_statistics_of_shards_merge_to_those_of_all(shards, shift):
     assert np.abs(merged_mean - mean).max() < 1e-10 * np.abs(mean).max()
     assert np.abs(merged_covariance - covariance).max() < 1e-10 * np.abs(covariance).max()
     assert min(len(part) for part in np.split(features, cuts)) == 1 or shards < 1000
+
+
+def test_statistics_of_shards_merge_where_scales_differ_by_eight_orders():
+    """Every entry to 1e-10 of its two standard deviations, not only of the largest; first a shard of one, then one of two."""
+    scale = np.logspace(-4, 4, 16)
+    features = (np.random.default_rng(1).normal(size=(4001, 16)) + 1e4) * scale
+    parts = [(len(part), *(metrics.feature_statistics(part) if len(part) > 1 else (part[0], 0.0)))
+             for part in np.split(features, [1, 3, 50, 1000, 1001, 2500, 4000])]
+    mean, covariance = metrics.feature_statistics(features)
+    merged_mean, merged_covariance = metrics.merge_statistics(parts)
+    np.testing.assert_allclose(merged_mean, mean, rtol=1e-10)
+    deviations = np.sqrt(np.diag(covariance))
+    assert (np.abs(merged_covariance - covariance) / np.outer(deviations, deviations)).max() < 1e-10
+
+
+def test_merged_statistics_of_one_are_itself():
+    mean, covariance = metrics.merge_statistics([(1, np.array([3.0, 4.0]), 0.0)])
+    assert mean.tolist() == [3, 4] and covariance.tolist() == [[0, 0], [0, 0]]

@@ -108,3 +108,11 @@ def test_who_started_it_is_noted_before_anything_is_loaded():
     code = "import sys, stages; assert 'torch' not in sys.modules and 'yaml' not in sys.modules; print(stages.PARENT)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) == os.getpid()
+
+
+@pytest.mark.parametrize("environment, expected", [
+    ({}, "0 1"), ({"RANK": "3"}, "0 1"), ({"RANK": "0", "WORLD_SIZE": "1"}, "0 1"), ({"RANK": "3", "WORLD_SIZE": "4"}, "3 4")])
+def test_a_rank_counts_only_among_several(environment, expected):
+    said = subprocess.run([sys.executable, "-c", "from stages.lib import runtime; print(runtime.RANK, runtime.PROCESSES)"], cwd=ROOT,
+                          env={"PATH": os.environ["PATH"], **environment}, text=True, capture_output=True, check=True).stdout
+    assert said.strip() == expected

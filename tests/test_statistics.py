@@ -27,10 +27,17 @@ def test_eight_shards_are_one_pass(tiny, monkeypatch):
     np.testing.assert_allclose(tensors["covariance"].numpy(), covariance, rtol=1e-4, atol=1e-6 * np.abs(covariance).max())
 
 
+def test_a_shard_of_one_image(tiny):
+    workspace.set_params(tiny, TINY)
+    workspace.python(tiny, "cluster.statistics", "m2", "--shard", "200/200")
+    tensors, about = artifacts.load_tensors(tiny / "results/statistics/test-m2-200of200.safetensors")
+    assert about == {"count": 1} and tensors["covariance"].shape == (16, 16) and not tensors["covariance"].any()
+
+
 @pytest.mark.parametrize("arguments, said", [
     (["--shard", "9/8"], "error: --shard 9/8: such as 3/8, the third of eight"),
     (["--shard", "x"], "error: --shard x: such as 3/8, the third of eight"),
-    (["--shard", "1/101"], "error: --shard 1/101: 200 images make at most 100 shards of two or more"),
+    (["--shard", "1/201"], "error: --shard 1/201: there are 200 images, too few for 201 shards"),
     (["--merge", "0"], "error: --merge 0: how many shards, 1 or more"),
     (["--merge", "5"], "error: results/statistics/test-m2-1of5.safetensors")])
 def test_bad_input_is_one_line(tiny, arguments, said):

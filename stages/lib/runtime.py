@@ -40,8 +40,9 @@ class Stopped(BaseException):
         super().__init__(signal.Signals(signum).name)
 
 
-# Of the processes that torchrun starts for one training (lib/parallel.py); else one alone.
-RANK, PROCESSES = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+# Of the processes that torchrun starts for one training (lib/parallel.py); else one alone, whatever else has set RANK.
+PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
+RANK = int(os.environ["RANK"]) if PROCESSES > 1 else 0
 SCRATCH = Path(".checkpoints")  # locks and checkpoints; outside DVC's outs, which it deletes before a stage runs
 _at_success, _signals = [], {"held": False, "came": None}
 
@@ -146,6 +147,11 @@ def stop_between_steps():
         raise Stopped(_signals["came"])
 
 
+def stop():
+    """End this process as the signal that came does; or as SIGTERM, where it came to another process of this training only."""
+    raise Stopped(_signals["came"] or signal.SIGTERM)
+
+
 def begin(*name, patience=60, several=False):
     """Make this process the only one that runs stage `name`; it stops when DVC, where DVC started it, is gone.
 
@@ -186,11 +192,22 @@ def begin(*name, patience=60, several=False):
 
 
 def _stop_with_parent(parent):
-    while os.getppid() == parent:
+    # Where the parent is torchrun DVC is one above, and torchrun outlives it.
+    above = lambda: _parent_of(parent) if PROCESSES > 1 else None
+    dvc = above()
+    while os.getppid() == parent and above() == dvc:
         time.sleep(0.5)
     if _signals["came"] is None:  # else it is stopping already, and a second one would end it at once
         os.kill(os.getpid(), signal.SIGTERM)
         say("DVC is gone: stopping")
+
+
+def _parent_of(pid):
+    """Its parent's number, None where it is gone or there is no /proc."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])  # a program's name may hold blanks
+    except OSError:
+        return None
 
 
 def setup(threads):

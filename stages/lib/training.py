@@ -23,7 +23,8 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
     numbers for an entry. Raises `UserError` at a NaN or infinite loss, naming the step.
 
     A training that was stopped or killed goes on from its checkpoint and gives the same bytes as one that was not. Where
-    torchrun started several processes, all call this, and `loss` is of `parallel.share` of the batch.
+    torchrun started several processes, all call this, and `loss` is of `parallel.share` of the batch; what they give, resumed or
+    not, is that of one process but for rounding.
     """
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
@@ -36,11 +37,12 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
     keep = lambda: checkpoints.save(name, mark, *state(done, order, history, sums, model, optimiser, generator))
     bar = tqdm(total=total, desc=name, unit="step", disable=runtime.RANK > 0 or not sys.stderr.isatty(), dynamic_ncols=True)
     saved = time.monotonic()
-    with bar, runtime.fast_products(generator.device), runtime.stop_between_steps() as stopping, parallel.together(name, generator.device, size):
+    with (bar, runtime.fast_products(generator.device), runtime.stop_between_steps() as stopping,
+          parallel.together(name, generator.device, size)):
         if kept := parallel.in_turn(lambda: checkpoints.load(name, mark)):
             done, order, history, sums = restore(*kept, model, optimiser, generator)
             runtime.say(f"{name}: going on from step {done} of {total}")
-            bar.update(done)
+            bar.initial = bar.n = done  # its rate is of what is done now
         loss = parallel.shared(model, loss, size)
         while done < total:
             place = done % a_pass * size
@@ -83,7 +85,7 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
                 saved = time.monotonic()
                 if stop:
                     runtime.say(f"{name}: stopped at step {done} of {total}; started again, it goes on from there")
-                    break
+                    runtime.stop()  # not only where the signal came: the first process would write what is half trained
     return history
 
 
