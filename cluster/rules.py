@@ -6,7 +6,13 @@ With --keep-going a stage that fails stops only what depends on it, and make nam
 """
 
 import functools
+import os
+import sys
+from pathlib import Path
 
+from dvc.dvcfile import LOCK_FILE, Lockfile
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo
 
 
@@ -32,9 +38,36 @@ def rules(repo):
     return "\n".join(lines) + "\n"
 
 
+def torn(repo):
+    """What is wrong with dvc.lock, "" if nothing is. Half of a YAML file often is one, so DVC itself does not always refuse it."""
+    try:
+        Lockfile(repo, LOCK_FILE).load()
+    except DvcException as error:
+        return str(error).splitlines()[0]
+    lock = Path(LOCK_FILE)
+    return "its last line is torn" if lock.exists() and not lock.read_bytes().endswith(b"\n") else ""
+
+
+def mend(repo):
+    """Set a torn dvc.lock aside as dvc.lock.damaged, and say so.
+
+    DVC writes it in place, so that a kill in that moment leaves its beginning, which DVC may then refuse for ever. What stages
+    made is in the run cache before, so without a dvc.lock DVC restores it and runs none of them again.
+    """
+    if torn(repo):
+        with repo.lock:  # which another DVC would have that is writing it just now
+            if why := torn(repo):
+                os.replace(LOCK_FILE, f"{LOCK_FILE}.damaged")
+                print(f"{LOCK_FILE} is damaged ({why}); set aside as {LOCK_FILE}.damaged, DVC makes it anew", file=sys.stderr)
+
+
 def main():
-    with Repo() as repo:
-        print(rules(repo), end="")
+    try:
+        with Repo() as repo:
+            mend(repo)
+            print(rules(repo), end="")
+    except LockError:
+        sys.exit(f"error: {LOCK_FILE} can't be read, and another DVC is at work in this folder; try again when it has ended")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import yaml
+from dvc.repo import Repo
 
-ROOT = Path(__file__).parent.parent
+from tests.project import ROOT, shell
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +59,48 @@ def test_a_failed_stage_stops_only_what_depends_on_it_and_is_named(rules, tmp_pa
     done, ran = stub(rules, tmp_path, fails="train_baseline@moe")
     assert done.returncode != 0 and "train_baseline@moe] Error" in done.stderr
     assert set(needs_of(rules)) - {"all"} - set(ran) == {"train_baseline@moe", "evaluate@moe", "report"}
+
+
+@pytest.fixture(scope="module")
+def two_stages(tmp_path_factory):
+    """A project of two stages that has run, and its dvc.lock."""
+    folder = tmp_path_factory.mktemp("two")
+    stage = lambda out, dep: {"cmd": f"echo ran >> {out}.log; cat {dep} > {out}", "deps": [dep], "outs": [out]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"first": stage("b", "a"), "second": stage("c", "b")}}))
+    (folder / "a").write_text("digits")
+    shell(folder, "git", "init", "-q")
+    shell(folder, "dvc", "init", "-q")
+    shell(folder, "dvc", "repro", "-q")
+    return folder, (folder / "dvc.lock").read_bytes()
+
+
+def mended(folder):
+    """What rules.py says, and DVC's run after it."""
+    said = shell(folder, sys.executable, "-m", "cluster.rules", PYTHONPATH=str(ROOT))
+    assert "first" in said.stdout
+    shell(folder, "dvc", "repro", "-q")
+    return said.stderr
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 0.5, 0.62, 0.75, 0.9, 0.98])
+def test_a_torn_dvc_lock_is_made_anew_and_no_stage_runs_again(two_stages, share):
+    folder, whole = two_stages
+    (folder / "dvc.lock").write_bytes(whole[: int(share * len(whole))])
+    assert not whole[: int(share * len(whole))].endswith(b"\n")
+    refused = shell(folder, "dvc", "status", check=False).returncode != 0  # many beginnings of a YAML file are YAML
+    said = mended(folder)
+    assert "set aside as dvc.lock.damaged" in said and (share > 0 or refused)
+    assert (folder / "dvc.lock").read_bytes() == whole
+    assert "up to date" in shell(folder, "dvc", "status").stdout
+    assert (folder / "b.log").read_text() == (folder / "c.log").read_text() == "ran\n"
+
+
+def test_a_dvc_lock_that_another_dvc_may_be_writing_is_left_alone(two_stages):
+    folder, whole = two_stages
+    (folder / "dvc.lock").write_bytes(b"")
+    with Repo(str(folder)) as repo, repo.lock:
+        said = shell(folder, sys.executable, "-m", "cluster.rules", check=False, PYTHONPATH=str(ROOT))
+    assert said.returncode == 1 and said.stderr.startswith("error: dvc.lock can't be read, and another DVC is at work")
+    assert (folder / "dvc.lock").read_bytes() == b""
+    mended(folder)
+    assert (folder / "dvc.lock").read_bytes() == whole
