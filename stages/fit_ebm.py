@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from stages.lib import artifacts, data, networks, objectives, params, posteriors, runtime, training
+from stages.lib import artifacts, data, networks, objectives, params, runtime, training
 
 OUT = Path("models/ebm")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.lib import checkpoints, runtime, training
+from stages.lib import checkpoints, provenance, runtime, training
 from stages.lib.runtime import UserError, generator
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +24,7 @@ Y = X @ torch.tensor([1.0, -2.0, 0.5]) + 1
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runtime, "_at_success", [])
-    runtime.as_started.cache_clear()
+    provenance.as_started.cache_clear()
 
 
 class Stop(Exception):
@@ -115,7 +115,7 @@ def test_other_parameters_start_anew(monkeypatch, capsys):
     Path("params.yaml").write_text("vae: {beta: 0.1}")
     stopped(monkeypatch)
     Path("params.yaml").write_text("vae: {beta: 0.2}")
-    runtime.as_started.cache_clear()  # as in a process started now
+    provenance.as_started.cache_clear()  # as in a process started now
     assert fit()[2] == 24
     assert "of other parameters, data, code or device; starting anew" in capsys.readouterr().err
 
@@ -126,7 +126,7 @@ def test_parameters_edited_while_it_ran_are_not_those_it_ran_with(monkeypatch):
     fit(name="first")
     Path("params.yaml").write_text("vae: {beta: 0.2}")
     stopped(monkeypatch)
-    runtime.as_started.cache_clear()  # as in a process started now
+    provenance.as_started.cache_clear()  # as in a process started now
     assert fit()[2] == 24
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib import runtime
+from stages.lib import provenance
 
 ROOT = Path(__file__).parent.parent
 DVC = """
@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text(DVC)
     Path("params.yaml").write_text(PARAMS)
-    forget = runtime.as_started.cache_clear
+    forget = provenance.as_started.cache_clear
     forget()
     yield tmp_path
     forget()
@@ -49,24 +49,24 @@ def folder(tmp_path, monkeypatch):
 ])
 def test_parameters_edited_while_a_stage_ran(folder, monkeypatch, stage, before, after, found):
     monkeypatch.setenv("DVC_STAGE", stage)
-    runtime.as_started()
-    assert runtime.edited() == []
+    provenance.as_started()
+    assert provenance.edited() == []
     Path("params.yaml").write_text(PARAMS.replace(before, after))
-    assert runtime.edited() == found
+    assert provenance.edited() == found
 
 
 def test_code_edited_while_a_stage_ran(folder, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train_vae@m1")
-    code, values = runtime.as_started()
+    code, values = provenance.as_started()
     changed = {**code, "lib/runtime.py": "other", "lib/unused.py": "other"}  # of which this process has loaded one
-    monkeypatch.setattr(runtime, "as_started", lambda: (changed, values))
-    assert runtime.edited() == ["stages/lib/runtime.py"]
+    monkeypatch.setattr(provenance, "as_started", lambda: (changed, values))
+    assert provenance.edited() == ["stages/lib/runtime.py"]
 
 
 STAGE = """
 import time
 from pathlib import Path
-from stages.lib import runtime
+from stages.lib import provenance, runtime
 def main():
     runtime.begin("train_vae m1")
     {body}

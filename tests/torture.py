@@ -29,7 +29,7 @@ import yaml
 from PIL import Image
 
 from benchmarks.workspace import set_params
-from stages.lib import runtime
+from stages.lib import provenance, runtime
 from tests.project import BIN, ROOT, clone, commit
 
 TINY = {"polymnist.digits": "embedded", "polymnist.n_train": 400, "polymnist.n_test": 200, "judge.epochs": 1, "judge.batch_size": 32,
@@ -63,7 +63,7 @@ def start(folder, stage, fault=None, **environment):
             os.dup2(writing, stream)
         os.chdir(folder)
         os.environ.update(environment)
-        runtime.as_started.cache_clear()
+        provenance.as_started.cache_clear()
         sys.argv = stage.split()
         if fault:
             fault()

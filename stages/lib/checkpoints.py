@@ -8,9 +8,8 @@ import hashlib
 import json
 import os
 import re
-from pathlib import Path
 
-from stages.lib import artifacts, runtime
+from stages.lib import artifacts, provenance, runtime
 from stages.lib.runtime import UserError
 
 DIGEST = 64  # bytes before the safetensors
@@ -26,7 +25,7 @@ def interval():
 
 def fingerprint(device):
     """SHA-256 of all that a training follows from: params.yaml, code, what was read so far, torch, device, threads."""
-    parts = [runtime.as_started(), sorted(artifacts.verified.items()), runtime.describe(device)]
+    parts = [provenance.as_started(), sorted(artifacts.verified.items()), runtime.describe(device)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

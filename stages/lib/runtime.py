@@ -7,20 +7,17 @@ end it with 130 and 143. It begins with `runtime.begin(name)`, so that no two pr
 import contextlib
 import ctypes
 import fcntl
-import functools
 import hashlib
 import os
 import platform
-import re
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
-import yaml
-
 from stages import PARENT
+from stages.lib import provenance
 
 # Loading torch takes a second or more; a stage that fails on its parameters should not wait for it.
 
@@ -53,7 +50,7 @@ def run(main):
         signal.signal(signum, _on_signal)
     try:
         main()
-        if changed := edited():
+        if changed := provenance.edited():
             raise UserError(f"{', '.join(changed)}: edited while this stage ran, and DVC would take what it made for the work of the "
                             "edited; start it again")
         for signum in (signal.SIGINT, signal.SIGTERM):  # it is done: stopping now would only lose its checkpoints
@@ -80,47 +77,6 @@ def say(line):
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
-
-
-@functools.cache
-def as_started():
-    """Code and parameters as this process found them: {file of stages/: SHA-256}, and what params.yaml holds."""
-    return _look()
-
-
-def _look():
-    code, file = Path(__file__).parents[1], Path("params.yaml")
-    digests = {each.relative_to(code).as_posix(): hashlib.sha256(each.read_bytes()).hexdigest() for each in sorted(code.rglob("*.py"))}
-    try:
-        return digests, yaml.safe_load(file.read_text()) if file.exists() else {}
-    except (OSError, ValueError, IndexError, yaml.YAMLError):
-        return digests, None  # params.load says what is wrong with it
-
-
-def edited():
-    """Names of files and parameters that this stage follows from and that were edited since it started.
-
-    DVC reads them for dvc.lock only when a stage has ended. Without DVC nothing is noted, and nothing is wrong.
-    """
-    name, _, item = os.environ.get("DVC_STAGE", "").partition("@")
-    if not name or not Path("dvc.yaml").exists():
-        return []
-    (code, values), (code_now, values_now) = as_started(), _look()
-    here = Path(__file__).parents[1]
-    used = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
-    stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
-    keys = [re.sub(r"\$\{item\.params\}", lambda _: stage["foreach"][item]["params"], key) for key in stage.get("do", stage).get("params", [])]
-
-    def value(content, key):
-        for part in re.sub(r"\.\$\{.*", "", key).split("."):
-            content = content.get(part) if isinstance(content, dict) else None
-        return content
-
-    return [f"stages/{file}" for file in code if here / file in used and code[file] != code_now.get(file)] + [
-        key for key in keys if value(values, key) != value(values_now, key)]
-
-
-as_started()  # now: loading torch takes seconds
 
 
 def at_success(action):
@@ -159,7 +115,7 @@ def begin(*name, patience=60, several=False):
     Waits `patience` seconds for another process of this stage, then raises `UserError`. The lock ends with the process.
     `several`: torchrun may start this stage in several processes, of which the first holds the lock.
     """
-    as_started()
+    provenance.as_started()
     stage = " ".join(name)
     if PROCESSES > 1 and not several:
         raise UserError(f"{stage}: runs in one process; torchrun is for train_vae and train_baseline")
