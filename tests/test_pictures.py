@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_what_was_read_is_told(own):
 @pytest.mark.parametrize("given", [".", "./", "../own"])
 def test_the_data_set_is_called_as_the_folder_is_however_it_was_given(own, monkeypatch, given):
     monkeypatch.chdir(own)
-    assert pictures.read_own(pictures.Path(given), SIZES, rng())[1]["dataset"] == "own"
+    assert pictures.read_own(Path(given), SIZES, rng())[1]["dataset"] == "own"
 
 
 def test_modalities_come_by_the_name_of_their_folder(own):
@@ -559,7 +560,7 @@ def test_a_dead_link_in_place_of_the_labels_is_not_taken_for_no_labels(own):
 def test_the_stage_writes_what_was_read(own, tmp_path, monkeypatch):
     """stages.polymnist in a folder of its own: arrays by modality, labels, no crops, provenance; nothing where it was refused."""
     monkeypatch.chdir(tmp_path)
-    values = yaml.safe_load((pictures.Path(__file__).parent.parent / "params.yaml").read_text())
+    values = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
     values["polymnist"].update(modalities=3, n_train=100, n_test=100, own_data=str(own), seed=7)
     for folder in SHAPES:
         for file in (own / folder).iterdir():
