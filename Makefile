@@ -22,8 +22,8 @@ repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/), JOBS s
 	mkdir -p .dvc/tmp && python -m cluster.rules > .dvc/tmp/rules.mk
 	$(AGAIN) --keep-going --jobs $(JOBS) --file .dvc/tmp/rules.mk
 
-test: $(READY)    ## all tests, the pipeline's too, two at a time
-	python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+test: $(READY)    ## all tests, the pipeline's too
+	python -m pytest
 
 .venv-browser/installed: tests/browser/requirements.txt
 	$(PYTHON) -m venv .venv-browser

@@ -9,22 +9,6 @@ import pytest
 from benchmarks import workspace
 from tests.project import BIN, clone, commit, shell, smoke_args
 
-LONGEST = ("pair", "test_torture", "test_own_data", "tiny")  # groups that begin first, each alone longer than a minute
-
-
-def pytest_collection_modifyitems(items):
-    """For pytest-xdist (`make test`): what shares a slow fixture, else a file, is a group that one process runs; the longest begin."""
-
-    def group(item):
-        return next((name for name in ("pair", "tiny") if name in item.fixturenames), item.path.stem)
-
-    def place(item):
-        return LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST)
-
-    items.sort(key=place)  # stable
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory):

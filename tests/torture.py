@@ -284,7 +284,7 @@ def parameters(folder, expected, count, dice):
         name = f"{section}.{key}"
         if kind == "value":
             value = dice.choice(BAD)
-            if (name, value) in (("polymnist.import_dir", None), ("polymnist.import_dir", "")) or name in (
+            if name in ("polymnist.import_dir", "polymnist.own_data") and value in (None, "") or name in (
                     "polymnist.backgrounds", "polymnist.import_dir", "fid.inception_weights") and isinstance(value, str):
                 continue  # no mistake, or one of the folders below
             values[section][key] = value
