@@ -56,7 +56,8 @@ bench: .venv-bench/installed  ## how fast, how near to the machine's limit, as w
 	.venv-bench/bin/python -m benchmarks.peers
 
 # An experiment that ends after its first stage leaves the parameters set; the others then run side by side.
-SET := dvc exp run --quiet
+# First whatever mends a torn dvc.lock, which DVC would refuse.
+SET := python -m cluster.rules > /dev/null && dvc exp run --quiet
 SEEDS ?= 1 2
 seeds: $(READY)   ## further seeds beside 0: means, deviations, bands in Figure 2; about 12 minutes a seed
 	mkdir -p reports/seeds

@@ -68,6 +68,8 @@ def main():
             print(rules(repo), end="")
     except LockError:
         sys.exit(f"error: {LOCK_FILE} can't be read, and another DVC is at work in this folder; try again when it has ended")
+    except DvcException as error:  # dvc.yaml or params.yaml
+        sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

@@ -104,3 +104,16 @@ def test_a_dvc_lock_that_another_dvc_may_be_writing_is_left_alone(two_stages):
     assert (folder / "dvc.lock").read_bytes() == b""
     mended(folder)
     assert (folder / "dvc.lock").read_bytes() == whole
+
+
+@pytest.mark.parametrize("file, content, says", [
+    ("params.yaml", "x: [1", "params.yaml"), ("dvc.yaml", "stages: {first: {cmd: echo, deps: [gone}", "dvc.yaml"),
+    ("dvc.yaml", "stages: {first: {outs: [b]}}", "dvc.yaml")])
+def test_what_is_no_yaml_is_one_line(tmp_path, file, content, says):
+    shell(tmp_path, "git", "init", "-q")
+    shell(tmp_path, "dvc", "init", "-q")
+    (tmp_path / "dvc.yaml").write_text("stages:\n  first:\n    cmd: echo ${x}\n")
+    (tmp_path / "params.yaml").write_text("x: 1")
+    (tmp_path / file).write_text(content)
+    done = shell(tmp_path, sys.executable, "-m", "cluster.rules", check=False, PYTHONPATH=str(ROOT))
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and says in done.stderr

@@ -98,6 +98,7 @@ def test_a_signal_when_all_is_done_is_too_late(folder):
     """Checkpoints go only when outputs are whole, and then nothing stops it half-way."""
     stage = start(folder, "runtime.at_success(lambda: (Path('now').touch(), time.sleep(1), Path('last').touch()))")
     while not Path("now").exists():
+        assert stage.poll() is None
         time.sleep(0.02)
     stage.terminate()
     stage.communicate()

@@ -185,6 +185,7 @@ def test_a_command_that_is_told_to_stop_is_waited_for(tmp_path):
               "from pathlib import Path\njob.command(Path('.'), 0, sys.executable, 'stage.py')")
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     while not (tmp_path / "up").exists():
+        assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGUSR2)
     assert process.wait(20) == 7 and (tmp_path / "kept").exists()
