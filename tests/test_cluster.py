@@ -109,7 +109,7 @@ def test_a_dvc_lock_that_another_dvc_may_be_writing_is_left_alone(two_stages):
 @pytest.mark.parametrize("file, content, says", [
     ("params.yaml", "x: [1", "params.yaml"), ("dvc.yaml", "stages: {first: {cmd: echo, deps: [gone}", "dvc.yaml"),
     ("dvc.yaml", "stages: {first: {outs: [b]}}", "dvc.yaml")])
-def test_what_is_no_yaml_is_one_line(tmp_path, file, content, says):
+def test_a_mistake_in_dvc_yaml_or_params_yaml_is_one_line(tmp_path, file, content, says):
     shell(tmp_path, "git", "init", "-q")
     shell(tmp_path, "dvc", "init", "-q")
     (tmp_path / "dvc.yaml").write_text("stages:\n  first:\n    cmd: echo ${x}\n")
