@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stages.lib import artifacts
 
+PATIENCE = "86400"  # seconds to wait for the lock of a start on a node that was taken for lost and still runs; Slurm's limit comes first
 _running = []  # the command that is running, for `again`
 
 
@@ -45,7 +46,7 @@ def run(folder, stage, branch):
 
 def command(folder, begun, *words, cwd=None):
     """Run a command in a process group of its own that SIGUSR2 does not end; notes a failure and raises `SystemExit`."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LOCK_SECONDS": PATIENCE}
     process = subprocess.Popen(words, cwd=cwd, env=environment, process_group=0,
                                preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
     _running[:] = [process]

@@ -25,9 +25,9 @@ RESOURCES = Path("cluster/resources.yaml")
 KINDS = {"gpus": r"\d+", "cpus": r"[1-9]\d*", "memory": r"[1-9]\d*[MG]", "minutes": r"[1-9]\d*"}
 TIMEOUTS = 20  # starts after the time was up
 # After submitit's srun: a killed step (128 + 9) is queued again, and what waits for it goes on waiting; not for ever, since
-# memory that runs out looks the same.
+# memory that runs out looks the same. Slurm counts all restarts of a job as one, so of 30 some 10 are left for kills.
 TEARDOWN = ['code=$?',
-            'if [ $code -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; then scontrol requeue "$SLURM_JOB_ID" && sleep 60; fi',
+            'if [ $code -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 30 ]; then scontrol requeue "$SLURM_JOB_ID" && sleep 60; fi',
             'exit $code']
 
 
@@ -72,9 +72,8 @@ def submit(asked):
         if still := sorted(set(ids) & set(status.squeue(ids))):
             raise UserError(f"{run.name} is still running: wait for it (`python -m cluster.status`), or `scancel {' '.join(still)}`")
     prepare.project(run, commit, contents, name, settings)
-    send(executor, run, jobs, needs, asked.partition)
     noted = {"commit": commit, "profile": asked.profile, "seeds": seeds, "stages": asked.stages, "jobs": jobs}
-    artifacts.write(run / "run.json", json.dumps(noted, indent=1).encode(), checksum=False)
+    send(executor, run, noted, needs, asked.partition)
     print("submitted; `python -m cluster.status` shows how it goes, `python -m cluster.gather` brings the results here")
 
 
@@ -142,14 +141,19 @@ def executor_of():
     return SlurmExecutor
 
 
-def send(executor, run, jobs, needs, partition):
-    """Submit `jobs`, noting in each its "id"; if Slurm refuses one, those before it are cancelled and `UserError` is raised."""
+def send(executor, run, noted, needs, partition):
+    """Submit the jobs of `noted`, adding to each its "id", and write it all to run.json.
+
+    If Slurm refuses one, or run.json can't be written, those before it are cancelled and `UserError` is raised.
+    """
+    jobs = noted["jobs"]
     digits = Path(os.environ.get("MNIST_DIR") or "data/raw")
     if digits.is_dir():  # Slurm hands this environment on, and data/raw is in no clone
         os.environ["MNIST_DIR"] = str(digits.absolute())
     try:
         for name, each in jobs.items():
             each["id"] = send_one(executor, run, name, jobs, needs[each["stage"]], partition)
+        artifacts.write(run / "run.json", json.dumps(noted, indent=1).encode(), checksum=False)
     except BaseException:  # Ctrl-C too
         subprocess.run(["scancel", *(each["id"] for each in jobs.values() if "id" in each)], capture_output=True)
         raise

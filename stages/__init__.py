@@ -1,5 +1,23 @@
 """The stages. Who started this process is noted before anything else is loaded, which takes seconds: it may be gone by then."""
 
 import os
+import signal
+import sys
 
-PARENT = os.getppid()  # DVC, where DVC started it
+
+def parent_of(pid):
+    """The number of its parent's process, None where it is gone or there is no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])  # a program's name may hold blanks
+    except OSError:
+        return None
+
+
+# Of the processes that torchrun starts for one training (lib/parallel.py); else one alone, whatever else has set one of the two.
+PROCESSES = int(os.environ["WORLD_SIZE"]) if os.environ.get("RANK") and os.environ.get("WORLD_SIZE") else 1
+RANK = int(os.environ["RANK"]) if PROCESSES > 1 else 0
+PARENT = os.getppid()  # DVC, where DVC started it; of several processes torchrun, with DVC one above
+ABOVE = parent_of(PARENT) if PROCESSES > 1 else None
+if sys.argv[:1] == ["-m"]:  # a stage's command, still loading: Ctrl-C ends it without a traceback, until `runtime.run` takes over
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -162,7 +162,7 @@ def samples(p, provenance, results):
 
 def code():
     """What code this is, for the page: a file can't tell the commit it will be part of."""
-    files = {file.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path("stages").rglob("*.py"))}
+    files = {file.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path("stages").rglob("*.py")) if file.is_file()}
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return f"that of the commit that holds this file; SHA-256 of stages/**/*.py {digest[:12]}…"
 

@@ -209,7 +209,7 @@ STAGE = """
     from stages.lib import artifacts, runtime, training
 
     def main():
-        runtime.begin("stage", patience={patience})
+        runtime.begin("stage")
         model = torch.nn.Linear(3, 1)
         torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)
         rng = runtime.generator("cpu", 0)
@@ -229,8 +229,8 @@ STAGE = """
 """
 
 
-def start(pause=0.0, patience=60, **environment):
-    code = textwrap.dedent(STAGE.format(root=str(ROOT), pause=pause, patience=patience))
+def start(pause=0.0, **environment):
+    code = textwrap.dedent(STAGE.format(root=str(ROOT), pause=pause))
     return subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             env={**os.environ, **environment})
 
@@ -292,7 +292,7 @@ def test_a_second_process_waits_for_the_first():
 def test_a_second_process_that_waited_long_enough_refuses():
     first = start(pause=0.2)
     first.stdout.readline()
-    second = start(patience=0.5)
+    second = start(LOCK_SECONDS="0.5")
     _, err = second.communicate()
     assert second.returncode == 2 and "error: stage: another process is running this stage" in err
     first.kill()
@@ -301,7 +301,7 @@ def test_a_second_process_that_waited_long_enough_refuses():
 
 def test_it_stops_when_dvc_is_gone():
     """A parent that dies by SIGKILL, as a killed `dvc repro` does, leaves no child that goes on writing."""
-    code = textwrap.dedent(STAGE.format(root=str(ROOT), pause=0.1, patience=60))
+    code = textwrap.dedent(STAGE.format(root=str(ROOT), pause=0.1))
     parent = subprocess.Popen([sys.executable, "-c", "import subprocess, sys, time\n"
                                f"child = subprocess.Popen([sys.executable, '-c', {code!r}])\n"
                                "time.sleep(60)"],

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,10 @@ DVC = """
 stages:
   train_vae:
     matrix: {modality: [m1]}
-    params: [threads, vae, "baseline.beta.${item.method}"]
+    params: [threads, vae]
+  train_baseline:
+    matrix: {method: [poe, moe]}
+    params: ["baseline.beta.${item.method}"]
   evaluate:
     foreach: {moe: {params: baseline.beta.moe}, eb_mvae: {params: ebm}}
     do:
@@ -39,7 +43,8 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("stage, before, after, found", [
     ("train_vae@m1", "beta: 0.1", "beta: 0.2", ["vae"]),
     ("train_vae@m1", "threads: 1", "threads: 2", ["threads"]),
-    ("train_vae@m1", "moe: 1", "moe: 3", ["baseline.beta.${item.method}"]),
+    ("train_baseline@moe", "moe: 1", "moe: 3", ["baseline.beta.moe"]),
+    ("train_baseline@moe", "poe: 2", "poe: 5", []),  # another's
     ("train_vae@m1", "steps: 4", "steps: 5", []),  # no parameter of this stage
     ("train_vae@m1", "vae: {beta: 0.1}\n", "", ["vae"]),
     ("evaluate@eb_mvae", "steps: 4", "steps: 5", ["ebm"]),
@@ -53,6 +58,23 @@ def test_parameters_edited_while_a_stage_ran(folder, monkeypatch, stage, before,
     assert provenance.edited() == []
     Path("params.yaml").write_text(PARAMS.replace(before, after))
     assert provenance.edited() == found
+
+
+@pytest.mark.parametrize("half", ["stages: {train_vae: {", "", "stages: {other: {}}"])
+def test_a_dvc_yaml_half_saved_is_an_edit(folder, monkeypatch, half):
+    monkeypatch.setenv("DVC_STAGE", "train_vae@m1")
+    provenance.as_started()
+    Path("dvc.yaml").write_text(half)
+    assert provenance.edited() == ["dvc.yaml"]
+
+
+def test_an_editors_lock_is_no_code(folder, monkeypatch):
+    """Emacs puts a link to nowhere beside a file that is being edited."""
+    monkeypatch.setattr(provenance, "__file__", str(folder / "stages/lib/provenance.py"))
+    (folder / "stages/lib").mkdir(parents=True)
+    (folder / "stages/a.py").write_text("1")
+    (folder / "stages/.#a.py").symlink_to("someone@somewhere.1:2")
+    assert list(provenance.as_started()[0]) == ["a.py"]
 
 
 def test_code_edited_while_a_stage_ran(folder, monkeypatch):
@@ -105,6 +127,16 @@ def test_a_signal_when_all_is_done_is_too_late(folder):
     assert stage.returncode == 0 and Path("last").exists()
 
 
+def test_ctrl_c_while_torch_is_loading_shows_no_traceback(tmp_path):
+    (tmp_path / "torch.py").write_text("import sys, time; print('loading', flush=True); time.sleep(60)")  # for as long as we need
+    code = f"import os, runpy, sys; sys.path[:0] = [{str(tmp_path)!r}]; sys.argv[0] = '-m'; runpy.run_module('stages.encode', run_name='__main__')"
+    stage = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert stage.stdout.readline() == "loading\n"
+    stage.send_signal(signal.SIGINT)
+    _, text = stage.communicate(timeout=10)
+    assert stage.returncode == -signal.SIGINT and text == ""
+
+
 def test_who_started_it_is_noted_before_anything_is_loaded():
     code = "import sys, stages; assert 'torch' not in sys.modules and 'yaml' not in sys.modules; print(stages.PARENT)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -112,7 +144,7 @@ def test_who_started_it_is_noted_before_anything_is_loaded():
 
 
 @pytest.mark.parametrize("environment, expected", [
-    ({}, "0 1"), ({"RANK": "3"}, "0 1"), ({"RANK": "0", "WORLD_SIZE": "1"}, "0 1"), ({"RANK": "3", "WORLD_SIZE": "4"}, "3 4")])
+    ({}, "0 1"), ({"RANK": "3"}, "0 1"), ({"WORLD_SIZE": "4"}, "0 1"), ({"RANK": "", "WORLD_SIZE": ""}, "0 1"), ({"RANK": "0", "WORLD_SIZE": "1"}, "0 1"), ({"RANK": "3", "WORLD_SIZE": "4"}, "3 4")])
 def test_a_rank_counts_only_among_several(environment, expected):
     said = subprocess.run([sys.executable, "-c", "from stages.lib import runtime; print(runtime.RANK, runtime.PROCESSES)"], cwd=ROOT,
                           env={"PATH": os.environ["PATH"], **environment}, text=True, capture_output=True, check=True).stdout

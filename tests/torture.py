@@ -156,14 +156,22 @@ def kills(folder, expected, count, signals, dice):
 def dvc_kills(expected, count, signals, dice):
     """Signals to `dvc repro` itself at random moments, the next one started at once; all outputs at the end of each pass.
 
-    Where DVC refuses the dvc.lock that it was killed while writing, what `make repro` begins with mends it, and that is counted.
+    Counted, too: a dvc.lock that DVC was killed while writing, and that was set aside before the next one read it.
     """
-    tally = {"injected": 0, "survived": 0, "lost": 0, "passes": 0, "dvc_lock_mended": 0}
+    tally = {"injected": 0, "survived": 0, "lost": 0, "passes": 0, "dvc_lock_torn": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = clone(Path(name))
         set_params(folder, TINY)
         commit(folder, "tiny")
         environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "CHECKPOINT_SECONDS": str(INTERVAL)}
+
+        def set_aside():
+            """1 where the last signal tore dvc.lock, else 0."""
+            aside = folder / "dvc.lock.damaged"
+            found = aside.exists()
+            aside.unlink(missing_ok=True)
+            return int(found)
+
         while tally["injected"] < count:
             since = 0
             while True:
@@ -171,13 +179,9 @@ def dvc_kills(expected, count, signals, dice):
                                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 try:
                     output, _ = process.communicate(timeout=dice.uniform(2, 9) if tally["injected"] < count else None)
-                    if not (process.returncode and "dvc.lock" in output):
-                        break
-                    rules = subprocess.run([sys.executable, "-m", "cluster.rules"], cwd=folder, env=environment, text=True, capture_output=True)
-                    if "set aside" not in rules.stderr:
-                        break
-                    tally["dvc_lock_mended"] += 1
+                    break
                 except subprocess.TimeoutExpired:
+                    tally["dvc_lock_torn"] += set_aside()
                     signum = dice.choice(signals)
                     # Ctrl-C in a terminal reaches the whole group, as `timeout` and schedulers do; `kill` dvc alone, whose
                     # child lives on for a moment.
@@ -188,6 +192,7 @@ def dvc_kills(expected, count, signals, dice):
                     tally["injected"] += 1
                     since += 1
             tally["passes"] += 1
+            tally["dvc_lock_torn"] += set_aside()
             made = {out: content(folder, out) for out in OUTS.values() if out != "reports"}
             right = process.returncode == 0 and all(made[OUTS[stage]] == outputs for stage, (_, outputs) in expected.items() if stage != "report")
             status = subprocess.run(["dvc", "status"], cwd=folder, env=environment, capture_output=True, text=True).stdout

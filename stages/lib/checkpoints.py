@@ -7,20 +7,11 @@ one rename replaces both and a damaged one is known. It goes when the stage has 
 import hashlib
 import json
 import os
-import re
 
 from stages.lib import artifacts, provenance, runtime
 from stages.lib.runtime import UserError
 
 DIGEST = 64  # bytes before the safetensors
-
-
-def interval():
-    """Seconds between checkpoints: CHECKPOINT_SECONDS in the environment, else 60. Raises `UserError` for what is no number."""
-    value = os.environ.get("CHECKPOINT_SECONDS", "60")
-    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
-        raise UserError(f"CHECKPOINT_SECONDS={value} is not a number of seconds")
-    return float(value)
 
 
 def fingerprint(device):

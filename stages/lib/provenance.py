@@ -18,7 +18,8 @@ def as_started():
 
 def _look():
     code, file = Path(__file__).parents[1], Path("params.yaml")
-    digests = {each.relative_to(code).as_posix(): hashlib.sha256(each.read_bytes()).hexdigest() for each in sorted(code.rglob("*.py"))}
+    digests = {each.relative_to(code).as_posix(): hashlib.sha256(each.read_bytes()).hexdigest()
+               for each in sorted(code.rglob("*.py")) if each.is_file()}  # an editor's lock is a link to nowhere
     try:
         return digests, yaml.safe_load(file.read_text()) if file.exists() else {}
     except (OSError, ValueError, IndexError, yaml.YAMLError):
@@ -36,11 +37,16 @@ def edited():
     (code, values), (code_now, values_now) = as_started(), _look()
     here = Path(__file__).parents[1]
     used = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
-    stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
-    keys = [re.sub(r"\$\{item\.params\}", lambda _: stage["foreach"][item]["params"], key) for key in stage.get("do", stage).get("params", [])]
+    try:
+        stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
+        # In a foreach an item has fields; in a matrix, of one dimension here, it is the value itself.
+        of_item = lambda match: stage["foreach"][item][match[1]] if "foreach" in stage else item
+        keys = [re.sub(r"\$\{item\.(\w+)\}", of_item, key) for key in stage.get("do", stage).get("params", [])]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return ["dvc.yaml"]  # half saved; as DVC read it, it had this stage
 
     def value(content, key):
-        for part in re.sub(r"\.\$\{.*", "", key).split("."):
+        for part in key.split("."):
             content = content.get(part) if isinstance(content, dict) else None
         return content
 

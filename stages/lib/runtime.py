@@ -10,14 +10,15 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
-from stages import PARENT
-from stages.lib import provenance
+from stages import ABOVE, PARENT, PROCESSES, RANK, parent_of
+from stages.lib import lockwatch, provenance
 
 # Loading torch takes a second or more; a stage that fails on its parameters should not wait for it.
 
@@ -37,9 +38,6 @@ class Stopped(BaseException):
         super().__init__(signal.Signals(signum).name)
 
 
-# Of the processes that torchrun starts for one training (lib/parallel.py); else one alone, whatever else has set RANK.
-PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
-RANK = int(os.environ["RANK"]) if PROCESSES > 1 else 0
 SCRATCH = Path(".checkpoints")  # locks and checkpoints; outside DVC's outs, which it deletes before a stage runs
 _at_success, _signals = [], {"held": False, "came": None}
 
@@ -108,21 +106,24 @@ def stop():
     raise Stopped(_signals["came"] or signal.SIGTERM)
 
 
-def begin(*name, patience=60, several=False):
+def begin(*name, several=False):
     """Make this process the only one that runs stage `name`; it stops when DVC, where DVC started it, is gone.
 
     A killed `dvc repro` leaves its child running, which could write into the outputs of the next run (DESIGN, section 3).
-    Waits `patience` seconds for another process of this stage, then raises `UserError`. The lock ends with the process.
+    Waits for another process of this stage, LOCK_SECONDS of the environment or else 60, then raises `UserError`. The lock ends
+    with the process.
     `several`: torchrun may start this stage in several processes, of which the first holds the lock.
     """
     provenance.as_started()
     stage = " ".join(name)
     if PROCESSES > 1 and not several:
         raise UserError(f"{stage}: runs in one process; torchrun is for train_vae and train_baseline")
-    if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_stop_with_parent, args=[PARENT], daemon=True).start()
+    under_dvc = "DVC_STAGE" in os.environ
+    if under_dvc:
+        threading.Thread(target=_stop_with_parent, args=[PARENT, ABOVE], daemon=True).start()
     if RANK > 0:
         return
+    patience = seconds("LOCK_SECONDS")
     path = SCRATCH / f"{stage}.lock"
     try:
         SCRATCH.mkdir(exist_ok=True)
@@ -145,25 +146,25 @@ def begin(*name, patience=60, several=False):
                 print(f"{stage}: waiting for another process that runs this stage", file=sys.stderr, flush=True)
                 said = True
             time.sleep(0.2)
+    if under_dvc:
+        lockwatch.start(ABOVE or PARENT)
 
 
-def _stop_with_parent(parent):
+def seconds(variable):
+    """A number of seconds from the environment, 60 without; raises `UserError` for what is no number."""
+    value = os.environ.get(variable, "60")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
+        raise UserError(f"{variable}={value} is not a number of seconds")
+    return float(value)
+
+
+def _stop_with_parent(parent, above):
     # Where the parent is torchrun DVC is one above, and torchrun outlives it.
-    above = lambda: _parent_of(parent) if PROCESSES > 1 else None
-    dvc = above()
-    while os.getppid() == parent and above() == dvc:
+    while os.getppid() == parent and (above is None or parent_of(parent) == above):
         time.sleep(0.5)
     if _signals["came"] is None:  # else it is stopping already, and a second one would end it at once
         os.kill(os.getpid(), signal.SIGTERM)
         say("DVC is gone: stopping")
-
-
-def _parent_of(pid):
-    """Its parent's number, None where it is gone or there is no /proc."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])  # a program's name may hold blanks
-    except OSError:
-        return None
 
 
 def setup(threads):

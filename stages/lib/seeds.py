@@ -25,7 +25,7 @@ def fingerprints(p, data, methods):
     p: all parameters; data: what identifies the data, as JSON; the code is every file of stages/ but the reporting.
     """
     code = {file.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path("stages").rglob("*.py"))
-            if file.as_posix() not in REPORTING}
+            if file.is_file() and file.as_posix() not in REPORTING}
     values = p.model_dump()
 
     def own(method):

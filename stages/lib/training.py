@@ -33,7 +33,7 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
     total = steps or epochs * a_pass
     entry_every = max(1, total // 20) if steps else a_pass
     done, order, history, sums = 0, None, [], {}
-    mark, interval = checkpoints.fingerprint(generator.device), checkpoints.interval()
+    mark, interval = checkpoints.fingerprint(generator.device), runtime.seconds("CHECKPOINT_SECONDS")
     keep = lambda: checkpoints.save(name, mark, *state(done, order, history, sums, model, optimiser, generator))
     bar = tqdm(total=total, desc=name, unit="step", disable=runtime.RANK > 0 or not sys.stderr.isatty(), dynamic_ncols=True)
     saved = time.monotonic()
