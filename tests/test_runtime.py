@@ -137,10 +137,13 @@ def test_ctrl_c_while_torch_is_loading_shows_no_traceback(tmp_path):
     assert stage.returncode == -signal.SIGINT and text == ""
 
 
-def test_who_started_it_is_noted_before_anything_is_loaded():
-    code = "import sys, stages; assert 'torch' not in sys.modules and 'yaml' not in sys.modules; print(stages.PARENT)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == os.getpid()
+@pytest.mark.parametrize("environment", [{}, {"RANK": "0", "WORLD_SIZE": "2"}])
+def test_who_started_it_is_noted_before_anything_is_loaded(environment):
+    """Of several processes the one above torchrun, too."""
+    code = "import sys, stages; assert 'torch' not in sys.modules and 'yaml' not in sys.modules; print(stages.PARENT, stages.ABOVE)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+                          env={"PATH": os.environ["PATH"], **environment})
+    assert done.stdout.split() == [str(os.getpid()), str(os.getppid() if environment else None)]
 
 
 @pytest.mark.parametrize("environment, expected", [

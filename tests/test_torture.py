@@ -10,7 +10,7 @@ from tests import torture
 
 ROOT = Path(__file__).parent.parent
 COUNTS = {"kills": 8, "signals": 4, "damages": 21, "bits": 21, "checkpoints": 2, "parameters": 25, "pictures": 29, "disks": 0,
-          "dvc-kills": 3, "dvc-signals": 0}  # a pass through DVC takes more than a minute
+          "dvc-kills": 0, "dvc-signals": 0}  # a pass through DVC takes more than a minute; test_lockwatch.py kills it at the worst moment
 
 
 def test_the_page_shows_the_last_full_run_and_nothing_was_lost_in_it():
