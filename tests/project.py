@@ -43,9 +43,8 @@ def commit(folder, message):
     shell(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message)
 
 
-def smoke_args(n_train=500):
-    """The smoke profile's, but for a quarter of its 2,000 tuples: whole runs are half of what the tests take."""
-    args = re.sub("#.*", "", (ROOT / "profiles" / "smoke.args").read_text()).replace("n_train=2000", f"n_train={n_train}").split()
+def smoke_args():
+    args = re.sub("#.*", "", (ROOT / "profiles" / "smoke.args").read_text()).split()
     return args if os.environ.get("MNIST_DIR") else [*args, "-S", "polymnist.digits=embedded"]
 
 

@@ -41,7 +41,7 @@ def main():
             went_on = [line for line in Path(jobs[name]["log"]).read_text().splitlines() if "going on from step" in line]
             print(f"{name}: {jobs[name]['starts']} starts; {went_on[-1:]}")
             assert jobs[name]["starts"] >= 2 and went_on
-        shell(serial, "dvc", "exp", "run", *smoke_args(2000))
+        shell(serial, "dvc", "exp", "run", *smoke_args())
         print(f"{seconds(begun)}: serial run")
         files = sorted(f.relative_to(serial) for made in MADE for f in [serial / made, *(serial / made).rglob("*")] if f.is_file())
         different = [str(f) for f in files if not (ours / f).exists() or (serial / f).read_bytes() != (ours / f).read_bytes()]
@@ -74,7 +74,7 @@ def project(folder):
     clone(folder)
     for key, value in (("user.name", "t"), ("user.email", "t@example.org")):
         shell(folder, "git", "config", key, value)
-    (folder / "profiles/smoke.args").write_text(" ".join(smoke_args(2000)) + "\n")
+    (folder / "profiles/smoke.args").write_text(" ".join(smoke_args()) + "\n")
     commit(folder, "smoke profile")
     return folder
 
