@@ -14,10 +14,26 @@ def parent_of(pid):
         return None
 
 
+def started_by_dvc(pid):
+    """Whether DVC's variables are in the environment that process `pid` was started with."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return b"DVC_STAGE=" in file.read()
+    except OSError:
+        return False
+
+
+def parents():
+    """The processes above this one up to DVC, the nearest first. A shell (dash as /bin/sh) or torchrun may stand between."""
+    found = [os.getppid()]
+    while started_by_dvc(found[-1]) and (above := parent_of(found[-1])):
+        found.append(above)
+    return found
+
+
 # Of the processes that torchrun starts for one training (lib/parallel.py); else one alone, whatever else has set one of the two.
 PROCESSES = int(os.environ["WORLD_SIZE"]) if os.environ.get("RANK") and os.environ.get("WORLD_SIZE") else 1
 RANK = int(os.environ["RANK"]) if PROCESSES > 1 else 0
-PARENT = os.getppid()  # DVC, where DVC started it; of several processes torchrun, with DVC one above
-ABOVE = parent_of(PARENT) if PROCESSES > 1 else None
+PARENTS = parents() if "DVC_STAGE" in os.environ else []
 if sys.argv[:1] == ["-m"]:  # a stage's command, still loading: Ctrl-C ends it without a traceback, until `runtime.run` takes over
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -299,13 +299,14 @@ def test_a_second_process_that_waited_long_enough_refuses():
     first.communicate()
 
 
-def test_it_stops_when_dvc_is_gone():
-    """A parent that dies by SIGKILL, as a killed `dvc repro` does, leaves no child that goes on writing."""
+@pytest.mark.parametrize("shell", [[], ["/bin/sh", "-c", '"$@" && :', "-"]], ids=["child", "shell between"])
+def test_it_stops_when_dvc_is_gone(shell):
+    """A parent that dies by SIGKILL, as a killed `dvc repro` does, leaves no child that goes on writing, nor a shell's."""
     code = textwrap.dedent(STAGE.format(root=str(ROOT), pause=0.1))
-    parent = subprocess.Popen([sys.executable, "-c", "import subprocess, sys, time\n"
-                               f"child = subprocess.Popen([sys.executable, '-c', {code!r}])\n"
+    parent = subprocess.Popen([sys.executable, "-c", "import os, subprocess, time\n"
+                               f"child = subprocess.Popen([*{shell}, {sys.executable!r}, '-c', {code!r}], env={{**os.environ, 'DVC_STAGE': 'stage'}})\n"
                                "time.sleep(60)"],
-                              text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "DVC_STAGE": "stage"})
+                              text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     parent.stdout.readline()  # began
     time.sleep(0.5)
     parent.kill()

@@ -71,13 +71,14 @@ def watched(folder):
     return list((folder / ".dvc/tmp").glob("lockwatch-*"))
 
 
+@pytest.mark.parametrize("interpreter", ["/bin/sh", "/bin/bash"])  # the first may stay between DVC and the stage, the second doesn't
 @pytest.mark.parametrize("share", [0, 0.4, 0.9])
-def test_a_plain_dvc_repro_goes_on_after_a_kill_amid_dvc_lock(project, share):
+def test_a_plain_dvc_repro_goes_on_after_a_kill_amid_dvc_lock(project, share, interpreter):
     folder, whole = project
     for name in ("dvc.lock", "b", "c", "b.log", "c.log", "dvc.lock.damaged"):
         (folder / name).unlink(missing_ok=True)
-    (folder / "a").write_text(f"digits {share}")  # nothing of it is in the run cache
-    done = shell(folder, sys.executable, "-c", KILLED.format(share=share), check=False, PYTHONPATH=str(ROOT))
+    (folder / "a").write_text(f"digits {share} {interpreter}")  # nothing of it is in the run cache
+    done = shell(folder, sys.executable, "-c", KILLED.format(share=share), check=False, PYTHONPATH=str(ROOT), SHELL=interpreter)
     assert done.returncode == -9
     shell(folder, "dvc", "repro", "-q", PYTHONPATH=str(ROOT))  # at once
     assert not lockwatch.whole((folder / "dvc.lock.damaged").read_text())

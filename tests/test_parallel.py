@@ -111,9 +111,10 @@ def test_sigterm_to_any_process_stops_all_at_one_step(tiny, who):
 def test_all_stop_when_torchrun_or_the_dvc_above_it_is_gone(tiny, killed):
     workspace.set_params(tiny, {**TINY, "vae.epochs": 300})
     command = [sys.executable, "-m", *TORCHRUN, "2", "-m", "stages.train_vae", "m4"]
-    above = [sys.executable, "-c", f"import subprocess; subprocess.run({command})"] if killed == "dvc" else command
+    environment = {**ENVIRONMENT, "DVC_STAGE": "train_vae@m4", "CHECKPOINT_SECONDS": "0.1"}
+    above = [sys.executable, "-c", f"import subprocess; subprocess.run({command}, env={environment})"] if killed == "dvc" else command
     process = subprocess.Popen(above, cwd=tiny, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               env={**ENVIRONMENT, "DVC_STAGE": "train_vae@m4", "CHECKPOINT_SECONDS": "0.1"})
+                               env=None if killed == "dvc" else environment)
     checkpoint = first_checkpoint(tiny, process, "m4")
     process.kill()
     _, output = finish(process)  # ends when all below it have closed the pipe

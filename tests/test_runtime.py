@@ -137,13 +137,16 @@ def test_ctrl_c_while_torch_is_loading_shows_no_traceback(tmp_path):
     assert stage.returncode == -signal.SIGINT and text == ""
 
 
-@pytest.mark.parametrize("environment", [{}, {"RANK": "0", "WORLD_SIZE": "2"}])
-def test_who_started_it_is_noted_before_anything_is_loaded(environment):
-    """Of several processes the one above torchrun, too."""
-    code = "import sys, stages; assert 'torch' not in sys.modules and 'yaml' not in sys.modules; print(stages.PARENT, stages.ABOVE)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
-                          env={"PATH": os.environ["PATH"], **environment})
-    assert done.stdout.split() == [str(os.getpid()), str(os.getppid() if environment else None)]
+@pytest.mark.parametrize("between", [[], ["sh", "-c", '"$@" && :', "-"], [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]],
+                         ids=["nothing", "shell", "program"])
+@pytest.mark.parametrize("outer", [{}, {"DVC_STAGE": "fit_ebm"}], ids=["by hand", "DVC"])
+def test_who_started_it_is_noted_before_anything_is_loaded(between, outer):
+    """Up to DVC, which has started what stands between, too."""
+    code = "import sys, stages; assert 'torch' not in sys.modules and 'yaml' not in sys.modules; print(*stages.PARENTS)"
+    process = subprocess.Popen([*between, sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                               env={"PATH": os.environ["PATH"], **outer})
+    said = [int(pid) for pid in process.communicate()[0].split()]
+    assert process.returncode == 0 and said == (([process.pid] if between else []) + [os.getpid()] if outer else [])
 
 
 @pytest.mark.parametrize("environment, expected", [

@@ -175,7 +175,8 @@ def dvc_kills(expected, count, signals, dice):
         while tally["injected"] < count:
             since = 0
             while True:
-                process = subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment, text=True, start_new_session=True,
+                shell = dice.choice(["/bin/sh", "/bin/bash"])  # the first may stay between DVC and the stage
+                process = subprocess.Popen(["dvc", "repro"], cwd=folder, env={**environment, "SHELL": shell}, text=True, start_new_session=True,
                                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 try:
                     output, _ = process.communicate(timeout=dice.uniform(2, 9) if tally["injected"] < count else None)

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import fcntl
 import hashlib
+import itertools
 import os
 import platform
 import re
@@ -17,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from stages import ABOVE, PARENT, PROCESSES, RANK, parent_of
+from stages import PARENTS, PROCESSES, RANK, parent_of
 from stages.lib import lockwatch, provenance
 
 # Loading torch takes a second or more; a stage that fails on its parameters should not wait for it.
@@ -118,9 +119,8 @@ def begin(*name, several=False):
     stage = " ".join(name)
     if PROCESSES > 1 and not several:
         raise UserError(f"{stage}: runs in one process; torchrun is for train_vae and train_baseline")
-    under_dvc = "DVC_STAGE" in os.environ
-    if under_dvc:
-        threading.Thread(target=_stop_with_parent, args=[PARENT, ABOVE], daemon=True).start()
+    if PARENTS:
+        threading.Thread(target=_stop_with_dvc, daemon=True).start()
     if RANK > 0:
         return
     patience = seconds("LOCK_SECONDS")
@@ -146,8 +146,8 @@ def begin(*name, several=False):
                 print(f"{stage}: waiting for another process that runs this stage", file=sys.stderr, flush=True)
                 said = True
             time.sleep(0.2)
-    if under_dvc:
-        lockwatch.start(ABOVE or PARENT)
+    if PARENTS:
+        lockwatch.start(PARENTS[-1])
 
 
 def seconds(variable):
@@ -158,9 +158,9 @@ def seconds(variable):
     return float(value)
 
 
-def _stop_with_parent(parent, above):
-    # Where the parent is torchrun DVC is one above, and torchrun outlives it.
-    while os.getppid() == parent and (above is None or parent_of(parent) == above):
+def _stop_with_dvc():
+    # A shell or torchrun between outlives DVC, and then has another parent.
+    while os.getppid() == PARENTS[0] and all(parent_of(below) == above for below, above in itertools.pairwise(PARENTS)):
         time.sleep(0.5)
     if _signals["came"] is None:  # else it is stopping already, and a second one would end it at once
         os.kill(os.getpid(), signal.SIGTERM)
