@@ -14,6 +14,7 @@ $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "error: $$($(PYTHON) --version 2>&1) found, Python 3.11 to 3.13 is needed; try: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
+	@echo "Installing what requirements.txt pins into .venv: some minutes, torch is large"
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
@@ -21,6 +22,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
 repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/), JOBS stages at once: as many as there are cores
 	mkdir -p .dvc/tmp && python -m cluster.rules > .dvc/tmp/rules.mk
 	$(AGAIN) --keep-going --jobs $(JOBS) --file .dvc/tmp/rules.mk
+	@echo "Done. All on one page: reports/index.html; figures: reports/figures/; verdicts: reports/claims.md"
 
 test: $(READY)    ## all tests, the pipeline's too
 	python -m pytest

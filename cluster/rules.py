@@ -33,8 +33,8 @@ def rules(repo):
     """Makefile text: a rule a stage, after those it depends on; the first makes them all, and make starts them in its order."""
     needs = dag(repo)
     lines = [f".PHONY: all {' '.join(needs)}", f"all: {' '.join(needs)}"]
-    for name, its in needs.items():
-        lines += [f"{name}: {' '.join(its)}", f"\t@dvc --wait-for-lock repro --single-item {name}"]
+    for number, (name, its) in enumerate(needs.items(), start=1):
+        lines += [f"{name}: {' '.join(its)}", f"\t@echo '[{number} of {len(needs)}] {name}'", f"\t@dvc --wait-for-lock repro --single-item {name}"]
     return "\n".join(lines) + "\n"
 
 
