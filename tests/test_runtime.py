@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib import provenance
+from stages.lib import provenance, runtime
 
 ROOT = Path(__file__).parent.parent
 DVC = """
@@ -80,7 +80,7 @@ def test_an_editors_lock_is_no_code(folder, monkeypatch):
 def test_code_edited_while_a_stage_ran(folder, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train_vae@m1")
     code, values = provenance.as_started()
-    changed = {**code, "lib/runtime.py": "other", "lib/unused.py": "other"}  # of which this process has loaded one
+    changed = {**code, Path(runtime.__file__).relative_to(ROOT / "stages").as_posix(): "other", "lib/unused.py": "other"}  # one is loaded
     monkeypatch.setattr(provenance, "as_started", lambda: (changed, values))
     assert provenance.edited() == ["stages/lib/runtime.py"]
 
