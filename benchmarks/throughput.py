@@ -9,9 +9,9 @@ The floor is a lower bound of the time of a step: its floating-point operations 
 eight passes over the parameters (gradient written; gradient, weight and both moments read; the last three written) at the
 rate of a copy. Rates are measured in the same run, before and after it, and the best counts:
 
-- matrix products in the precision that trainers and samplers use (runtime.fast_products: rounded to bfloat16 or TF32 where
+- matrix products in the precision that trainers and samplers use (runtime.matmul_precision: rounded to bfloat16 or TF32 where
   the machine has such products) for everything that is a matrix product, or a large convolution's rate where that is faster;
-- float32 for convolutions, which fast_products does not touch: a large matrix product or a large convolution of stride 1,
+- float32 for convolutions, which matmul_precision does not touch: a large matrix product or a large convolution of stride 1,
   whichever is faster. A 3x3 convolution of stride 2 with few channels can't reach either: no floor is within reach;
 - a copy that fits the caches or one that doesn't, whichever is faster: moments of a small network stay in them.
 
@@ -127,7 +127,7 @@ def ceilings(device):
     weight = torch.randn(channels, channels, 3, 3, device=device).to(memory_format=torch.channels_last)
     product = 2 * n**3 / seconds(lambda: a @ b, device)
     convolution = 2 * images * side**2 * channels**2 * 9 / seconds(lambda: F.conv2d(x, weight, padding=1), device)
-    with runtime.fast_products(device):
+    with runtime.matmul_precision(device, "bf16"):
         fast = 2 * n**3 / seconds(lambda: a @ b, device)
     copies = []
     for size in (2**22, 2**28):  # bytes; the smaller fits the second-level caches of two cores or a GPU's

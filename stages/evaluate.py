@@ -95,7 +95,7 @@ def main():
         for name, images in shown.items():
             artifacts.save_array(OUT / method / f"{name}.npy", images.cpu().numpy())
         artifacts.save_json(OUT / method / "results.json", {
-            "rows": rows, "unconditional": unconditional, **further, **evaluation.about(p, device)})
+            "rows": rows, "unconditional": unconditional, **further, **evaluation.about(p, device, p.matmul_precision if method in joint.FOLDER else "ieee")})
     metric = "coherence" if labelled else distance
     given = lambda k: sum(r[metric] for r in rows if r["n_observed"] == k) / sum(r["n_observed"] == k for r in rows)
     print(f"evaluate {method}: {metric} given 1.. " + " ".join(f"{given(k):.3f}" for k in range(1, len(names)))

@@ -77,7 +77,8 @@ def main():
         return training.train(
             name, model, lambda index, progress: loss(mean[:, index], std[:, index], rng), mean.shape[1],
             batch_size=fit.batch_size, epochs=None, steps=steps, learning_rate=fit.learning_rate,
-            weight_decay=fit.weight_decay, lr_schedule="cosine", generator=rng, after_epoch=after_epoch)
+            weight_decay=fit.weight_decay, lr_schedule="cosine", generator=rng, after_epoch=after_epoch,
+            precision=p.matmul_precision)
 
     # Who belongs together is learnt first, and at a tenth of the cost: no gradient of the energy is in it.
     train("fit_annealed, contrast", fit.contrast_steps, lambda *batch: (contrast(*batch), {}))

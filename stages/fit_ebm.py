@@ -53,7 +53,7 @@ def main():
     history = training.train(
         "fit_ebm", model, lambda index, progress: (objective(mean[index], std[index], rng), {}), len(mean),
         batch_size=fit.batch_size, epochs=None, steps=fit.steps, learning_rate=fit.learning_rate, lr_schedule="cosine",
-        generator=rng, after_epoch=held_out)
+        generator=rng, after_epoch=held_out, precision=p.matmul_precision)
     with artifacts.together():
         artifacts.save_module(OUT / "joint.safetensors", model, about)
         artifacts.save_tensors(OUT / "standardisation.safetensors", standard, {"modalities": modalities})

@@ -141,7 +141,7 @@ def test_other_data_start_anew(monkeypatch):
 
 def test_another_number_of_threads_starts_anew(monkeypatch):
     stopped(monkeypatch)
-    monkeypatch.setattr(runtime, "describe", lambda device: {"threads": 64})
+    monkeypatch.setattr(runtime, "describe", lambda *_: {"threads": 64})
     assert fit()[2] == 24
 
 
@@ -197,7 +197,7 @@ def test_a_nan_is_not_checkpointed(monkeypatch):
     with pytest.raises(UserError, match="NaN or infinite by step 3"):
         training.train("nan", torch.nn.ParameterList([weight]), lambda index, progress: (weight * next(values), {}), 8,
                        batch_size=8, epochs=9, learning_rate=0.1, generator=generator("cpu", 0))
-    tensors, about = checkpoints.load("nan", checkpoints.fingerprint(torch.device("cpu")))
+    tensors, about = checkpoints.load("nan", checkpoints.fingerprint(torch.device("cpu"), "ieee"))
     assert about["done"] == 2 and torch.isfinite(tensors["model/0"])  # the last good one
 
 

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def parameters(seed=0, n_samples=10, batch_size=4, steps=5, tuples="test", posterior_scale=1.0):
-    return SimpleNamespace(seed=seed, evaluate=SimpleNamespace(tuples=tuples, n_samples=n_samples, batch_size=batch_size),
+    return SimpleNamespace(seed=seed, matmul_precision="ieee", evaluate=SimpleNamespace(tuples=tuples, n_samples=n_samples, batch_size=batch_size),
                            annealed=SimpleNamespace(steps=steps, guidance=2.5, guidance_below=0.6, evidence=4.0),
                            ebm=SimpleNamespace(langevin_steps=steps, step_size=0.5, noise_scale=1.0,
                                                fit=SimpleNamespace(posterior_scale=posterior_scale)),
@@ -252,7 +252,7 @@ def test_judges_are_none_without_labels_and_no_file_is_looked_for(tmp_path, monk
 def test_about_names_seed_distance_and_device_but_no_host():
     about = evaluation.about(parameters(seed=3), CPU)
     assert (about["seed"], about["distance"], about["device"]) == (3, "frechet_polymnist", "cpu")
-    assert set(about) == {"seed", "distance", "device", "threads", "products", "torch", "python"}
+    assert set(about) == {"seed", "distance", "device", "threads", "matmul_precision", "torch", "python"}
 
 
 def test_the_page_shows_the_first_tuple_of_each_of_the_first_classes():

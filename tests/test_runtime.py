@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from stages.lib import provenance, runtime
 
@@ -157,3 +158,17 @@ def test_a_rank_counts_only_among_several(environment, expected):
     said = subprocess.run([sys.executable, "-c", "from stages.lib import runtime; print(runtime.RANK, runtime.PROCESSES)"], cwd=ROOT,
                           env={"PATH": os.environ["PATH"], **environment}, text=True, capture_output=True, check=True).stdout
     assert said.strip() == expected
+
+
+@pytest.mark.parametrize("has, precision", [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({}, "ieee")])
+def test_matmul_precision_is_what_the_processor_has_and_says_so_where_it_has_none(monkeypatch, capsys, has, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    with runtime.matmul_precision(torch.device("cpu"), "bf16"):
+        assert torch.backends.mkldnn.matmul.fp32_precision == precision
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert ("matmul_precision" in capsys.readouterr().err) == (precision == "ieee")
+    assert runtime.describe(torch.device("cpu"), "bf16")["matmul_precision"] == precision
+    with runtime.matmul_precision(torch.device("cpu"), "ieee"):
+        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+    assert capsys.readouterr().err == ""

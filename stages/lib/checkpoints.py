@@ -14,9 +14,9 @@ from stages.lib.runtime import UserError
 DIGEST = 64  # bytes before the safetensors
 
 
-def fingerprint(device):
-    """SHA-256 of all that a training follows from: params.yaml, code, what was read so far, torch, device, threads."""
-    parts = [provenance.as_started(), sorted(artifacts.verified.items()), runtime.describe(device)]
+def fingerprint(device, precision):
+    """SHA-256 of all that a training follows from: params.yaml, code, what was read so far, torch, device, threads, precision."""
+    parts = [provenance.as_started(), sorted(artifacts.verified.items()), runtime.describe(device, precision)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

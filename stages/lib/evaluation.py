@@ -118,6 +118,6 @@ def statistics(found):
     return mean, covariance, metrics.symmetric_sqrt(covariance)
 
 
-def about(p, device):
-    """Seed, distance and device, saved beside every result."""
-    return {"seed": p.seed, "distance": features.distance_name(p), **runtime.describe(device)}
+def about(p, device, precision="ieee"):
+    """Seed, distance, device and the precision of matrix products, saved beside every result."""
+    return {"seed": p.seed, "distance": features.distance_name(p), **runtime.describe(device, precision)}

@@ -24,6 +24,7 @@ class Joint:
     standard: dict  # shift and scale (M, d) of the aggregate posterior
     options: params.EBM | params.Annealed
     device: torch.device
+    precision: str = "ieee"  # of matrix products while sampling
 
 
 def load(method, p, names, device):
@@ -31,7 +32,7 @@ def load(method, p, names, device):
     build = networks.joint if method == "eb_mvae" else networks.Annealed
     model = artifacts.load_module(FOLDER[method] / "joint.safetensors", build, device)
     standard, _ = artifacts.load_tensors(FOLDER[method] / "standardisation.safetensors", device)
-    return Joint(method, list(names), model, standard, p.ebm if method == "eb_mvae" else p.annealed, device)
+    return Joint(method, list(names), model, standard, p.ebm if method == "eb_mvae" else p.annealed, device, p.matmul_precision)
 
 
 def posterior(joint, mean, logvar):
@@ -56,7 +57,7 @@ def sample(joint, observed, subset, seeds, batch_size=500, watch=None):
     free = torch.tensor([name not in subset for name in joint.names], device=joint.device)
     draw = _langevin if joint.method == "eb_mvae" else _annealed
     seen = watch and (lambda step, z: watch(step, natural(z)))
-    with runtime.fast_products(joint.device):
+    with runtime.matmul_precision(joint.device, joint.precision):
         z = [draw(joint, part, free, seeds[i * batch_size : (i + 1) * batch_size], seen)
              for i, part in enumerate(observed.split(batch_size))]
     return natural(torch.cat(z))

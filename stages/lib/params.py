@@ -127,6 +127,7 @@ class Params(Section):
     profile: str
     seed: Annotated[int, Field(ge=0)]
     threads: Count
+    matmul_precision: Literal["ieee", "bf16"]
     polymnist: PolyMNIST
     judge: Judge
     vae: VAE

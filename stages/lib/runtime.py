@@ -210,28 +210,35 @@ def keep_freed_memory():
     mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older glibc takes no more than 32 MiB
 
 
-def products(device):
-    """The type that `fast_products` rounds the inputs of float32 matrix products to on `device`."""
-    import torch
+def precision_on(device, wanted):
+    """The precision in which `device` multiplies matrices where `wanted` (ieee or bf16) is asked for: ieee, bf16 or tf32.
 
-    if device.type == "cuda":
-        return "tf32"
-    can = torch.cpu.get_capabilities()
-    return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "ieee"  # without them bfloat16 is slower
-
-
-@contextlib.contextmanager
-def fast_products(device):
-    """Inside, large float32 matrix products round their inputs as `products` says and add up in float32.
-
-    For training and sampling, where it is twice as fast and does no harm (docs/experiments.md); measures stay in float32.
-    By what the processor has and not by a timing, so that one machine always gives the same bytes.
+    A GPU has TF32 in the place of bf16. A processor without bfloat16 products would be slower with them: it keeps to ieee.
     """
     import torch
 
+    if wanted == "ieee":
+        return "ieee"
+    if device.type == "cuda":
+        return "tf32"
+    can = torch.cpu.get_capabilities()
+    return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "ieee"
+
+
+@contextlib.contextmanager
+def matmul_precision(device, wanted):
+    """Inside, float32 matrix products round their inputs to `precision_on(device, wanted)` and add up in float32.
+
+    Says so in a line where the processor has no such products.
+    """
+    import torch
+
+    precision = precision_on(device, wanted)
+    if precision == "ieee" != wanted:
+        say(f"matmul_precision: {wanted} is not to be had on this processor; going on in full precision (ieee)")
     family = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
     before = family.fp32_precision
-    family.fp32_precision = products(device)
+    family.fp32_precision = precision
     try:
         yield
     finally:
@@ -263,14 +270,14 @@ def seeded(*key):
         yield
 
 
-def describe(device):
-    """Where a result was made, as a dict of strings and numbers; no host name and no path."""
+def describe(device, wanted="ieee"):
+    """Where a result was made, as a dict of strings and numbers; no host name and no path. `wanted`: matmul_precision."""
     import torch
 
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "products": products(device),
+        "matmul_precision": precision_on(device, wanted),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

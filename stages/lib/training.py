@@ -14,13 +14,14 @@ CHECK_EVERY = 50  # steps between looks at the loss; each look makes a GPU wait
 
 
 def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
-          lr_schedule="constant", weight_decay=0.0, steps=None, after_epoch=None):
+          lr_schedule="constant", weight_decay=0.0, steps=None, after_epoch=None, precision="ieee"):
     """Minimise `loss(index, progress) -> (scalar, dict of scalars)` with AdamW; returns the history, a dict an epoch.
 
     model: the module whose parameters are trained. index int64 (B,) on the generator's device is a batch of range(n), each
     visited once an epoch but for the ragged end; progress in [0, 1) is the share of training done. `steps` instead of
     `epochs` sets the length in optimiser steps, and history then has about 20 entries. `after_epoch()` may return more
-    numbers for an entry. Raises `UserError` at a NaN or infinite loss, naming the step.
+    numbers for an entry. `precision` is that of matrix products (runtime.matmul_precision). Raises `UserError` at a NaN or
+    infinite loss, naming the step.
 
     A training that was stopped or killed goes on from its checkpoint and gives the same bytes as one that was not. Where
     torchrun started several processes, all call this, and `loss` is of `parallel.share` of the batch; what they give, resumed or
@@ -33,11 +34,11 @@ def train(name, model, loss, n, *, batch_size, epochs, learning_rate, generator,
     total = steps or epochs * a_pass
     entry_every = max(1, total // 20) if steps else a_pass
     done, order, history, sums = 0, None, [], {}
-    mark, interval = checkpoints.fingerprint(generator.device), runtime.seconds("CHECKPOINT_SECONDS")
+    mark, interval = checkpoints.fingerprint(generator.device, precision), runtime.seconds("CHECKPOINT_SECONDS")
     keep = lambda: checkpoints.save(name, mark, *state(done, order, history, sums, model, optimiser, generator))
     bar = tqdm(total=total, desc=name, unit="step", disable=runtime.RANK > 0 or not sys.stderr.isatty(), dynamic_ncols=True)
     saved = time.monotonic()
-    with (bar, runtime.fast_products(generator.device), runtime.stop_between_steps() as stopping,
+    with (bar, runtime.matmul_precision(generator.device, precision), runtime.stop_between_steps() as stopping,
           parallel.together(name, generator.device, size)):
         if kept := parallel.in_turn(lambda: checkpoints.load(name, mark)):
             done, order, history, sums = restore(*kept, model, optimiser, generator)
