@@ -1,94 +1,109 @@
-# Each target makes .venv on demand and installs requirements.txt once; nothing else is needed by hand.
+# Each target makes .venv on demand and installs requirements.txt once; nothing else by hand.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 READY := .venv/installed
 AGAIN := $(MAKE) --no-print-directory
 # By a variable of ours: a recipe that names MAKE itself is run even by `make -n`.
 
-.PHONY: help repro test browser test-cluster torture bench seeds sweep smoke medium paper paper-rehearsal mnist lock clean
+.PHONY: help repro check test browser test-cluster torture bench seeds sweep smoke medium paper \
+  paper-rehearsal mnist lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
-	  echo "error: $$($(PYTHON) --version 2>&1) found, Python 3.11 to 3.13 is needed; try: make PYTHON=python3.12" >&2; exit 2; }
+	  echo "error: $$($(PYTHON) --version 2>&1) found, Python 3.11 to 3.13 is needed;" \
+	  "try: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	@echo "Installing what requirements.txt pins into .venv: some minutes, torch is large"
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-JOBS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
-repro: $(READY)   ## the whole pipeline to Figures 1, 2 and 3 (reports/), JOBS stages at once: as many as there are cores
-	mkdir -p .dvc/tmp && python -m cluster.rules > .dvc/tmp/rules.mk
+# macOS has no sched_getaffinity.
+JOBS ?= $(shell $(PYTHON) -c 'import os; \
+  print(len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)))')
+repro: $(READY)   ## the whole pipeline to Figures 1 to 3, JOBS stages at once: one per core
+	mkdir -p .dvc/tmp && python -m tools.parallel > .dvc/tmp/rules.mk
 	$(AGAIN) --keep-going --jobs $(JOBS) --file .dvc/tmp/rules.mk
-	@echo "Done. All on one page: reports/index.html; figures: reports/figures/; verdicts: reports/claims.md"
+	@echo "Done. All on one page: reports/index.html; figures: reports/figures/;" \
+	  "tables: reports/results.md; verdicts: reports/claims.md"
+
+check: $(READY)   ## lint and unit tests, under a minute
+	ruff check . && ruff format --check .
+	python -m pytest tests/unit
 
 test: $(READY)    ## all tests, the pipeline's too
 	python -m pytest
 
 .venv-browser/installed: tests/browser/requirements.txt
 	$(PYTHON) -m venv .venv-browser
-	.venv-browser/bin/python -m pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
+	.venv-browser/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-browser: $(READY) .venv-browser/installed  ## the report page and those of dvc plots in headless Chromium; wants Debian's chromium
+browser: $(READY) .venv-browser/installed  ## the page and those of dvc plots in headless Chromium
 	.venv-browser/bin/python -m tests.browser.check_page reports/index.html
 	python -m tests.browser.plots_pages dvc_plots/revisions
 	.venv-browser/bin/python -m tests.browser.check_plots dvc_plots/revisions
 
 .venv/cluster: $(READY) cluster/requirements.txt
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r cluster/requirements.txt -c requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r cluster/requirements.txt -c requirements.txt
 	@touch $@
 
-test-cluster: .venv/cluster  ## Slurm itself on this machine, as root on Debian: the smoke profile with faults equals a serial run
+test-cluster: .venv/cluster  ## Slurm itself on this machine, as root on Debian
 	python -m tests.cluster.check
 
-torture: $(READY) ## faults of every kind at full counts, about 20 minutes; writes docs/reliability.json
-	OMP_NUM_THREADS=1 DEVICE=cpu python -m tests.torture --write
+torture: $(READY) ## faults of every kind at full counts, 20 minutes; fills docs/reliability.md
+	OMP_NUM_THREADS=1 DEVICE=cpu python -m tests.robustness.torture --write
 
 .venv-bench/installed: requirements.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r benchmarks/requirements.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r requirements.txt -r benchmarks/requirements.txt
 	@touch $@
 
-bench: .venv-bench/installed  ## how fast, how near to the machine's limit, as work grows, against others: 20 minutes, nothing beside it
+bench: .venv-bench/installed  ## speed, as work grows, against others: 20 minutes, nothing beside it
 	.venv-bench/bin/python -m benchmarks.throughput
 	.venv-bench/bin/python -m benchmarks.scaling
 	.venv-bench/bin/python -m benchmarks.peers
 
-# An experiment that ends after its first stage leaves the parameters set; the others then run side by side.
-# First whatever mends a torn dvc.lock, which DVC would refuse.
-SET := python -m cluster.rules > /dev/null && dvc exp run --quiet
+# An experiment that ends after its first stage leaves the parameters set; the others then run side
+# by side. First the runner's look at dvc.lock, which names the remedy if it is torn.
+SET := python -m tools.parallel > /dev/null && dvc exp run --quiet
 SEEDS ?= 1 2
-seeds: $(READY)   ## further seeds beside 0: means, deviations, bands in Figure 2; about 12 minutes a seed
+seeds: $(READY)   ## further seeds beside 0: means, deviations, bands in Figure 2
 	mkdir -p reports/seeds
 	for seed in $(SEEDS); do \
-	  $(SET) -S seed=$$seed polymnist && $(AGAIN) repro && cp reports/seed.json reports/seeds/$$seed.json || exit 1; done
+	  $(SET) -S seed=$$seed polymnist && $(AGAIN) repro && \
+	  cp reports/seed.json reports/seeds/$$seed.json || exit 1; done
 	$(SET) -S seed=0 polymnist && $(AGAIN) repro
 
-sweep: $(READY)   ## Langevin steps x step size of the paper's sampler, by DVC's queue; dvc_plots/sweep.png
-	python -m cluster.sweep
+sweep: $(READY)   ## Langevin steps x step size of the paper's sampler, by DVC's queue
+	python -m tools.sweep
 
+KEPT := figures plots metrics.json table.json claims.md results.md index.html
 smoke medium paper paper-rehearsal: $(READY)
 	$(SET) $$(sed 's/#.*//' profiles/$@.args) polymnist && $(AGAIN) repro
 	mkdir -p reports/$@
-	cp -R reports/figures reports/plots reports/metrics.json reports/table.json reports/claims.md reports/index.html reports/$@/
-	@echo "Kept in reports/$@/. Back to the committed run: git checkout params.yaml dvc.lock reports && dvc checkout"
+	cp -R $(addprefix reports/,$(KEPT)) reports/$@/
+	@echo "Kept in reports/$@/. Back to the committed run:" \
+	  "git checkout params.yaml dvc.lock reports && dvc checkout"
 
 smoke:           ## the whole pipeline, tiny: about 2 minutes
-medium:          ## 60,000 tuples, 4 epochs, 2,000 samples a cell: an hour of CPU time and a little more
+medium:          ## 60,000 tuples, 4 epochs, 2,000 samples per cell: an hour of CPU time and more
 paper-rehearsal: ## the paper profile at 1 % of its data and steps, with all its epochs
-paper:           ## 60,000 tuples, 300 epochs, 10,000 samples a cell, Inception FID: for a GPU
+paper:           ## 60,000 tuples, 300 epochs, 10,000 samples per cell, Inception FID: for a GPU
 
 mnist: $(READY)   ## after a run on embedded digits: MNIST_DIR=FOLDER make mnist
 	$(SET) -S polymnist.digits=mnist polymnist && $(AGAIN) repro
 
 lock: $(READY)    ## compile requirements.in into requirements.txt anew
 	.venv/bin/python -m pip install --quiet uv
-	{ echo "# Exact pins for Python 3.11 to 3.13, CPU and CUDA; compiled from requirements.in by \`make lock\`."; \
-	  uv pip compile -q --universal --no-annotate --no-header --python-version 3.11 requirements.in; } > requirements.tmp
+	{ echo "# Exact pins for Python 3.11 to 3.13, CPU and CUDA; \`make lock\` compiles them."; \
+	  uv pip compile -q --universal --no-annotate --no-header --python-version 3.11 \
+	  requirements.in; } > requirements.tmp
 	mv requirements.tmp requirements.txt
 
-clean:           ## remove what the pipeline made, DVC's cache too; keeps reports/, data/raw and .venv
+clean:           ## remove what the pipeline made, DVC's cache too; keeps reports/, data/raw, .venv
 	rm -rf data/polymnist latents models results .dvc/cache .dvc/tmp .checkpoints

@@ -1,18 +1,19 @@
-"""Cost as work grows: seconds and memory at M = 2, 5, 10 and 20 modalities, and with 1, 2 and 4 times the data.
+"""Cost as work grows: seconds and memory at M = 2, 5, 10, 20, and with 1, 2 and 4 times the data.
 
     python -m benchmarks.scaling        (about 3 minutes on two cores, nothing beside it)
 
-Four stages, each run whole in a process of its own: a unimodal VAE and MoPoE (2^M subsets) for one epoch, the annealed energy
-for a fixed number of steps, its grid. Images are noise, and the networks of the grid are as initialised (but for the energy,
-which was fitted): speed does not depend on what they show. `polymnist.modalities` ends at 10, which only the stage that makes the
-tuples and the coherence of labelled ones mind; here tuples are made without it, and have no labels. A stage that would hold more
-than MEMORY is stopped, and said to be.
+Four stages, each run whole in a process of its own: a unimodal VAE and MoPoE (2^M subsets) for one
+epoch, the annealed energy for a fixed number of steps, its grid. Images are noise, and the networks
+of the grid are as initialised (but for the energy, which was fitted): speed does not depend on what
+they show. `polymnist.modalities` ends at 10, which only the stage that makes the tuples and the
+coherence of labelled ones mind. Here tuples are made without it, and have no labels. A stage that
+would hold more than MEMORY is stopped, and the table says so.
 
-Writes scaling.json, scaling.png and the table in README.md. Growth rates are exponents of power laws, fitted by least squares
-to the logarithms; what a process costs before it works (loading data, and torch's own memory, nearly 800 MiB) makes them smaller.
+Writes scaling.json, scaling.png and the table in README.md. Growth rates are exponents of power
+laws, fitted by least squares to the logarithms. What a process costs before it works (loading data,
+and torch's own memory, nearly 800 MiB) makes them smaller.
 """
 
-import argparse
 import json
 import os
 import tempfile
@@ -22,11 +23,23 @@ import numpy as np
 import torch
 
 from benchmarks import workspace
-from stages.lib import artifacts, data, networks, runtime
+from ebmvae import command
+from ebmvae.core import artifacts, devices
+from ebmvae.data.latents import LATENTS
+from ebmvae.data.splits import POLYMNIST
+from ebmvae.evaluation.classifiers import FeatureNet
+from ebmvae.vae.networks import Decoder
 
-N_TRAIN, N_TEST, N_SAMPLES = 1000, 400, 100  # at 1 times the data; of test tuples there are always N_TEST
-SIZES = {"polymnist.digits": "embedded", "vae.epochs": 1, "annealed.fit.contrast_steps": 60, "annealed.fit.steps": 60,
-         "evaluate.max_subsets": 2}
+N_TRAIN, N_TEST, N_SAMPLES = 1000, 400, 100  # at 1 times the data; test tuples stay as many
+LATENT_DIM, SHAPE = 96, (3, 28, 28)
+SIZES = {
+    "polymnist.digits": "embedded",
+    "vae.epochs": 1,
+    "vae.latent_dim": LATENT_DIM,
+    "annealed.fit.infonce_steps": 60,
+    "annealed.fit.steps": 60,
+    "evaluate.max_subsets": 2,
+}
 MODALITIES = (2, 5, 10, 20)
 TIMES_THE_DATA = (1, 2, 4)
 USUAL = 5  # modalities while the data grow
@@ -38,56 +51,76 @@ STAGES = {  # name: stage and argument
 }
 MEMORY = 8.0  # GiB
 THREADS = len(os.sched_getaffinity(0))
-RESULTS, PICTURE = workspace.ROOT / "benchmarks" / "scaling.json", workspace.ROOT / "benchmarks" / "scaling.png"
+RESULTS = workspace.ROOT / "benchmarks" / "scaling.json"
+PICTURE = workspace.ROOT / "benchmarks" / "scaling.png"
 BEGIN, END = "<!-- scaling: begin -->", "<!-- scaling: end -->"
-LATENT_DIM = 96
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    about, rows = runtime.describe(runtime.setup(THREADS)), []
-    for modalities, times in [*((m, 1) for m in MODALITIES), *((USUAL, k) for k in TIMES_THE_DATA[1:])]:
+    command.parser(__doc__).parse_args()
+    about, rows = devices.describe(devices.setup(THREADS)), []
+    sizes = [(m, 1) for m in MODALITIES] + [(USUAL, k) for k in TIMES_THE_DATA[1:]]
+    for modalities, times in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            prepare(Path(folder), modalities, times * N_TRAIN)
-            workspace.set_params(folder, {**SIZES, "threads": THREADS, "vae.latent_dim": LATENT_DIM,
-                                          "evaluate.n_samples": times * N_SAMPLES})
-            for name, command in STAGES.items():
-                if command[0] == "evaluate":
-                    workspace.python(folder, "stages.references")
-                found = workspace.attempted(folder, "benchmarks.timed", *command, "--measure", "whole", "--memory", str(MEMORY))
-                rows.append({"name": name, "modalities": modalities, "data": times, "seconds": None, "peak_mib": None, **(found or {})})
-                told = f"{found['seconds']:.1f} s, {found['peak_mib']:,.0f} MiB" if found else f"more than {MEMORY:g} GiB"
-                print(f"M = {modalities}, {times} times the data, {name}: {told}", flush=True)
+            rows += measure(folder, modalities, times)
     RESULTS.write_text(json.dumps({"conditions": about, "rows": rows}, indent=1) + "\n")
     draw(rows, PICTURE)
     workspace.splice(BEGIN, END, table(rows))
 
 
+def measure(folder, modalities, times):
+    """A row per stage, with `times` the data."""
+    prepare(Path(folder), modalities, times * N_TRAIN)
+    changes = {**SIZES, "threads": THREADS, "evaluate.n_samples": times * N_SAMPLES}
+    workspace.set_params(folder, changes)
+    rows, options = [], ("--measure", "whole", "--memory", str(MEMORY))
+    for name, arguments in STAGES.items():
+        if arguments[0] == "evaluate":
+            workspace.python(folder, "stages.references")
+        row = {"name": name, "modalities": modalities, "data": times}
+        cost = workspace.attempted(folder, "benchmarks.timed", *arguments, *options)
+        rows.append({**row, **(cost or {"seconds": None, "peak_mib": None})})
+        text = f"more than {MEMORY:g} GiB"
+        if cost:
+            text = f"{cost['seconds']:.1f} s, {cost['peak_mib']:,.0f} MiB"
+        print(f"M = {modalities}, {times} times the data, {name}: {text}", flush=True)
+    return rows
+
+
 def prepare(folder, modalities, n):
-    """What the stages read, in `folder`: noise in place of PolyMNIST, networks as initialised, latents at random."""
-    rng, names, shape = torch.Generator().manual_seed(0), [f"m{k + 1}" for k in range(modalities)], (3, 28, 28)
+    """What the stages read, in `folder`.
+
+    Noise in place of PolyMNIST, networks as initialised, latents at random.
+    """
+    rng = torch.Generator().manual_seed(0)
+    names = [f"m{k + 1}" for k in range(modalities)]
     for split, size in (("train", n), ("test", N_TEST)):
         for name in names:
-            image = torch.randint(256, (size, *shape), generator=rng, dtype=torch.uint8)
-            artifacts.save_array(folder / data.POLYMNIST / split / f"{name}.npy", image.numpy())
-        artifacts.save_array(folder / data.POLYMNIST / split / "labels.npy", np.zeros(size, np.int64))  # one class: no judges
+            images = torch.randint(256, (size, *SHAPE), generator=rng, dtype=torch.uint8)
+            artifacts.save_array(folder / POLYMNIST / split / f"{name}.npy", images.numpy())
+        one_class = np.zeros(size, np.int64)  # so there are no classifiers
+        artifacts.save_array(folder / POLYMNIST / split / "labels.npy", one_class)
         mean, logvar = torch.randn(2, size, modalities, LATENT_DIM, generator=rng)
-        artifacts.save_tensors(folder / data.LATENTS / f"{split}.safetensors", {"mean": mean, "logvar": logvar - 2}, {"modalities": names})
-    artifacts.save_json(folder / data.POLYMNIST / "provenance.json", {"modalities": names, "digits": "own"})  # own: without crops
-    features = dict(image_shape=shape, n_classes=1, n_modalities=modalities, feature_dim=128)
-    artifacts.save_module(folder / "models/judge/features.safetensors", networks.FeatureNet(**features), features)
+        tensors = {"mean": mean, "logvar": logvar - 2}
+        file = folder / LATENTS / f"{split}.safetensors"
+        artifacts.save_tensors(file, tensors, {"modalities": names})
+    about = {"modalities": names, "digits": "own"}  # own: without crops
+    artifacts.save_json(folder / POLYMNIST / "provenance.json", about)
+    about = dict(image_shape=SHAPE, n_classes=1, n_modalities=modalities, feature_dim=128)
+    file = folder / "models/classifiers/features.safetensors"
+    artifacts.save_module(file, FeatureNet(**about), about)
+    about = dict(image_shape=SHAPE, latent_dim=LATENT_DIM)
     for name in names:
-        vae = dict(image_shape=shape, latent_dim=LATENT_DIM)
-        artifacts.save_module(folder / f"models/vae/{name}/decoder.safetensors", networks.Decoder(**vae), vae)
+        file = folder / f"models/vae/{name}/decoder.safetensors"
+        artifacts.save_module(file, Decoder(**about), about)
 
 
 def exponent(sizes, values):
-    """b of the power law a * size^b nearest to `values`, by least squares on logarithms; None with fewer than two values.
+    """b of the power law a * size^b nearest to `values`, by least squares on logarithms.
 
-    A value may be None: it was not to be had, and is left out.
+    A value may be None, where memory did not suffice, and is left out; None with fewer than two.
     """
-    known = [(size, value) for size, value in zip(sizes, values) if value]
+    known = [(size, value) for size, value in zip(sizes, values, strict=True) if value]
     if len(known) < 2:
         return None
     x, y = np.log(np.array(known, float)).T
@@ -95,50 +128,62 @@ def exponent(sizes, values):
 
 
 def series(rows):
-    """What grew, by (name of the stage, "modalities" or "data"): lists of sizes, seconds and MiB."""
-    found = {}
+    """Lists of sizes, seconds and MiB, by (name of the stage, "modalities" or "data")."""
+    columns = {}
     for name in dict.fromkeys(row["name"] for row in rows):
         for axis, other, usual in (("modalities", "data", 1), ("data", "modalities", USUAL)):
-            part = sorted((row for row in rows if row["name"] == name and row[other] == usual), key=lambda row: row[axis])
-            found[name, axis] = [[row[key] for row in part] for key in (axis, "seconds", "peak_mib")]
-    return found
+            part = [row for row in rows if row["name"] == name and row[other] == usual]
+            part.sort(key=lambda row: row[axis])
+            keys = (axis, "seconds", "peak_mib")
+            columns[name, axis] = [[row[key] for row in part] for key in keys]
+    return columns
 
 
 def table(rows):
     """The rows as two Markdown tables: what grows with M, and with the data."""
-    lines = []
-    for axis, title in (("modalities", "M = {}"), ("data", "{} × the data")):
-        parts = {name: part for (name, other), part in series(rows).items() if other == axis}
-        sizes = next(iter(parts.values()))[0]
-        if lines:
-            lines.append("")
-        lines += [f"| seconds / MiB | {' | '.join(map(title.format, sizes))} | grows as |", "| --- " * (len(sizes) + 2) + "|"]
-        letter = "M" if axis == "modalities" else "n"
-        for name, (_, seconds, memory) in parts.items():
-            cells = [f"{s:.1f} / {m:,.0f}" if s else f"over {MEMORY:g} GiB" for s, m in zip(seconds, memory)]
-            growth = [exponent(sizes, values) for values in (seconds, memory)]
-            told = " / ".join("?" if b is None else f"{letter}^{b:.2f}" for b in growth)
-            lines.append(f"| {name} | {' | '.join(cells)} | {told} |")
+    return "\n\n".join(
+        _table(rows, axis, letter, title)
+        for axis, letter, title in (("modalities", "M", "M = {}"), ("data", "n", "{} × the data"))
+    )
+
+
+def _table(rows, axis, letter, title):
+    parts = {name: part for (name, other), part in series(rows).items() if other == axis}
+    sizes = next(iter(parts.values()))[0]
+    lines = [
+        f"| seconds / MiB | {' | '.join(map(title.format, sizes))} | grows as |",
+        "| --- " * (len(sizes) + 2) + "|",
+    ]
+    for name, (_, seconds, memory) in parts.items():
+        cells = [
+            f"{s:.1f} / {mib:,.0f}" if s else f"over {MEMORY:g} GiB"
+            for s, mib in zip(seconds, memory, strict=True)
+        ]
+        exponents = [exponent(sizes, values) for values in (seconds, memory)]
+        growth = " / ".join("?" if b is None else f"{letter}^{b:.2f}" for b in exponents)
+        lines.append(f"| {name} | {' | '.join(cells)} | {growth} |")
     return "\n".join(lines)
 
 
 def draw(rows, file):
-    """Seconds and MiB, against M and against the data, on logarithmic axes; a line a stage, its exponent in the legend."""
-    import matplotlib
+    """Seconds and MiB, against M and against the data, on logarithmic axes.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    One line per stage, its exponent in the legend.
+    """
+    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), sharey="row", layout="constrained")
-    for (name, axis), (sizes, *values) in series(rows).items():
-        for place, measured, unit in zip(axes, values, ("seconds", "peak memory, MiB")):
-            ax = place[0 if axis == "modalities" else 1]
-            b = exponent(sizes, measured)
-            ax.loglog(sizes, [np.nan if value is None else value for value in measured], marker="o",
-                      label=name if b is None else f"{name}: exponent {b:.2f}")
-            of_data = f"times {N_TRAIN:,} tuples, or {N_SAMPLES} samples a cell; M = {USUAL}"
-            ax.set(xlabel="modalities M" if axis == "modalities" else of_data, ylabel=unit)
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    axes = figure.subplots(2, 2, sharey="row")
+    data = f"times {N_TRAIN:,} tuples, or {N_SAMPLES} samples a cell; M = {USUAL}"
+    units = ("seconds", "peak memory, MiB")
+    for (name, kind), (sizes, *measured) in series(rows).items():
+        for row, values, unit in zip(axes, measured, units, strict=True):
+            ax, b = row[0 if kind == "modalities" else 1], exponent(sizes, values)
+            label = name if b is None else f"{name}: exponent {b:.2f}"
+            values = [np.nan if value is None else value for value in values]
+            ax.loglog(sizes, values, marker="o", label=label)
+            ax.set(xlabel="modalities M" if kind == "modalities" else data, ylabel=unit)
             ax.set_xticks(sizes)
     for ax in axes.flat:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -151,8 +196,7 @@ def draw(rows, file):
         low, high = ax.get_ylim()
         ax.set_ylim(low, high * (high / low) ** 0.4)  # room for the legend
     figure.savefig(file, dpi=110, metadata={"Software": None})
-    plt.close(figure)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

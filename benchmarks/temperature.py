@@ -1,67 +1,113 @@
-"""The baselines at lower temperatures: the noise of their joint posteriors times tau, on validation tuples.
+"""The baselines at lower temperatures: the noise of their joint posteriors times tau.
 
-    python -m benchmarks.temperature        (after `make repro`, in the project's folder; about five minutes)
+    python -m benchmarks.temperature        (about five minutes)
 
-tau 1 is as published, 0 the posterior's mean. Prints coherence and Frechet distance given 1, 2, ... others, means over all
-targets and subsets, and in how many of these cells a method is at least as coherent as the annealed energy on the same tuples.
-Writes nothing: this is docs/experiments.md, round seven.
+To be run after `make repro`, in the project's folder; on validation tuples. tau 1 is as published,
+0 the posterior's mean. Prints coherence and Fréchet distance given 1, 2, ... others, means over all
+targets and subsets, and in how many of these cells a method is at least as coherent as the annealed
+energy on the same tuples. Writes nothing: this is docs/notebook/round-7.md.
 """
 
-import argparse
+import importlib
 import statistics
+from collections import defaultdict
 
+import torch
+
+from ebmvae import command, params
+from ebmvae.core import devices, random
+from ebmvae.data import splits
+from ebmvae.evaluation import grid
+from ebmvae.methods import BASELINES, METHODS
 from stages import evaluate
-from stages.lib import data, evaluation, features, params, posteriors, runtime, sampling
 
 TEMPERATURES = (1.0, 0.5, 0.0)
+OURS = "eb_mvae_annealed"
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    command.parser(__doc__).parse_args()
     p = params.load()
-    p = p.model_copy(update={"evaluate": p.evaluate.model_copy(update={"tuples": "validation"})})
-    device = runtime.setup(p.threads)
-    test = data.load_split("test", device)
-    index = evaluation.test_tuples(p, len(test), device)
-    judges, extract = evaluation.load_judges(test, device), features.extractor(p, device)
-    seeds = [runtime.seed_of("evaluate", p.seed, i) for i in range(len(index))]  # as stages.evaluate has them
+    chosen = p.evaluate.model_copy(update={"tuples": "validation"})
+    p = p.model_copy(update={"evaluate": chosen})
+    device = devices.setup(p.threads)
+    test = splits.load_split("test", device)
+    index = grid.test_tuples(p, len(test), device)
+    ruler = grid.load_ruler(p, test, device)
+    seeds = [random.seed_of("evaluate", p.seed, i) for i in range(len(index))]  # as in evaluate
 
-    def grid(latents, decoders):
-        """{(target, number observed): (coherence, distance)}, means over subsets."""
-        found = {}
-        for size in range(1, len(test.modalities)):
-            for subset in posteriors.subsets(test.modalities, size):
-                z = latents(subset, seeds)
-                for m, target in enumerate(test.modalities):
-                    if target not in subset:
-                        part = z if z.ndim == 2 else z[:, m]
-                        images_of = lambda rows: data.to_uint8(decoders[target](part[rows.to(device)]))
-                        _, predicted, of_images = evaluation.judge_and_extract(images_of, len(index), judges[target], extract, p)
-                        row = evaluation.measure(predicted, test.labels[index], of_images,
-                                                 evaluation.reference_statistics(target)["real"], features.distance_name(p))
-                        found.setdefault((target, size), []).append((row["coherence"], row[features.distance_name(p)]))
-        return {cell: tuple(map(statistics.fmean, zip(*pairs))) for cell, pairs in found.items()}
+    def measure(method, sampler):
+        labels = test.labels[index]
+        rows, *_ = evaluate.run_grid(method, sampler, ruler, labels, seeds, p)
+        return means(rows, ruler.distance)
 
-    ours = grid(*evaluate.energy_based("eb_mvae_annealed", p, test, index, device)[:2])
-    show("eb_mvae_annealed", ours, ours)
-    noise_of = sampling.sample_noise
-    for method in evaluate.METHODS[2:]:
+    ours = measure(OURS, evaluate.energy_sampler(OURS, p, test, index, device))
+    show(OURS, ours)
+    for method in BASELINES:
+        experts = encode(method, p, test, index, device)
+        folder = METHODS[method].models
+        decoders = evaluate.load_networks(folder, test.modalities, "decoder", device)
         for tau in TEMPERATURES:
-            latents, decoders, _ = evaluate.baseline(method, p, test, index, device)
-            sampling.sample_noise = lambda *arguments: tau * noise_of(*arguments)
-            found = grid(latents, decoders)
-            sampling.sample_noise = noise_of
-            show(f"{method} tau {tau}", found, ours)
+            draw = drawing(method, test.modalities, *experts, tau)
+            cells = measure(method, evaluate.Sampler(draw, decoders, {}))
+            show(f"{method} tau {tau}", cells, ours)
 
 
-def show(name, found, ours):
-    """A line: means by number observed, and the cells in which the coherence is at least that of `ours`."""
-    sizes = sorted({size for _, size in found})
-    mean = lambda size, which: statistics.fmean(pair[which] for cell, pair in found.items() if cell[1] == size)
-    cells = [f"{target} given {size}" for (target, size), pair in found.items() if found is not ours and pair[0] >= ours[target, size][0]]
-    print(f"{name}: coherence {' '.join(f'{mean(size, 0):.3f}' for size in sizes)}; distance {' '.join(f'{mean(size, 1):.0f}' for size in sizes)}; "
-          f"as coherent as annealed in {len(cells)} of {len(found)} cells: {', '.join(cells) or '-'}", flush=True)
+@torch.no_grad()
+def encode(method, p, test, index, device):
+    """Means and log-variances (M, n, D) of the experts of a baseline, of the tuples `index`."""
+    folder = METHODS[method].models
+    encoders = evaluate.load_networks(folder, test.modalities, "encoder", device)
+    experts = []
+    for name, encoder in encoders.items():
+        batches = test.images[name][index].split(p.evaluate.batch_size)
+        parts = [encoder(splits.to_float(x)) for x in batches]
+        experts.append([torch.cat(part) for part in zip(*parts, strict=True)])
+    return [torch.stack(part) for part in zip(*experts, strict=True)]
+
+
+def drawing(method, names, mean, logvar, tau):
+    """The sampler of a baseline whose noise is multiplied by tau; experts (M, n, D)."""
+    module = importlib.import_module(METHODS[method].module)
+
+    def draw(subset, seeds):
+        eps = tau * random.normal_per_sample(mean.shape[2:], seeds).to(mean.device)  # n, D
+        z = eps
+        if subset:
+            observed = [names.index(name) for name in subset]
+            z = module.sample(mean[observed], logvar[observed], eps, seeds)
+        return z[:, None].expand(-1, len(names), -1)  # n, M, D
+
+    return draw
+
+
+def means(rows, distance):
+    """{(target, number observed): (coherence, distance)}, means over subsets of one and more."""
+    cells = defaultdict(list)
+    for row in rows:
+        if row["n_observed"]:
+            cells[row["target"], row["n_observed"]].append((row["coherence"], row[distance]))
+    return {
+        cell: tuple(map(statistics.fmean, zip(*pairs, strict=True)))
+        for cell, pairs in cells.items()
+    }
+
+
+def show(name, cells, ours=None):
+    """A line: means by number observed, and the cells with at least the coherence of `ours`."""
+    sizes = sorted({size for _, size in cells})
+    by_size = [[pair for (_, k), pair in cells.items() if k == size] for size in sizes]
+    coherence, distance = (
+        [statistics.fmean(pair[which] for pair in pairs) for pairs in by_size] for which in (0, 1)
+    )
+    line = f"{name}: coherence {' '.join(f'{value:.3f}' for value in coherence)}; "
+    line += f"distance {' '.join(f'{value:.0f}' for value in distance)}"
+    if ours:
+        good = [f"{t} given {k}" for (t, k), pair in cells.items() if pair[0] >= ours[t, k][0]]
+        line += f"; as coherent as annealed in {len(good)} of {len(cells)} cells: "
+        line += ", ".join(good) or "-"
+    print(line, flush=True)
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    command.run(main)

@@ -1,4 +1,7 @@
-"""A temporary folder in which stages run as users run them, with sizes of their own; and `benchmarks/results.json`."""
+"""A temporary folder in which stages run as users run them, with sizes of their own.
+
+And what is kept of measurements: benchmarks/results.json and the table in the README.
+"""
 
 import json
 import os
@@ -9,14 +12,15 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "MemoryError")
 
 
 def set_params(folder, overrides):
-    """Write `folder`/params.yaml: the project's, with `overrides` ({"vae.epochs": 1}) in their places."""
+    """Write FOLDER/params.yaml: the project's, with `overrides` ({"vae.epochs": 1})."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     for key, value in overrides.items():
         *sections, name = key.split(".")
@@ -31,16 +35,21 @@ def set_params(folder, overrides):
 
 def start(folder, module, *arguments):
     """Run `python -m module arguments` in `folder`; the finished process."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=folder, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+    )
 
 
-def checked(done):
-    """What such a process printed. Its errors go to the terminal if it failed, and this program ends."""
-    if done.returncode:
-        sys.exit(f"{done.stderr}\nerror: `python {' '.join(done.args[1:])}` failed")
-    return done.stdout
+def checked(process):
+    """What a finished process printed; if it failed, this program ends with its errors."""
+    if process.returncode:
+        command = " ".join(process.args[1:])
+        sys.exit(f"{process.stderr}\nerror: `python {command}` failed")
+    return process.stdout
 
 
 def python(folder, module, *arguments):
@@ -54,11 +63,11 @@ def measured(folder, module, *arguments):
 
 
 def attempted(folder, module, *arguments):
-    """The same, or None where the command found no memory."""
-    done = start(folder, module, *arguments)
-    if done.returncode and any(error in done.stderr for error in ("not enough memory", "can't allocate memory", "MemoryError")):
+    """The same, or None where the memory did not suffice."""
+    process = start(folder, module, *arguments)
+    if process.returncode and any(error in process.stderr for error in OUT_OF_MEMORY):
         return None
-    return last_line(checked(done))
+    return last_line(checked(process))
 
 
 def last_line(output):
@@ -66,27 +75,37 @@ def last_line(output):
 
 
 def middle(rates):
-    """Median of at least five rates, and half the distance between their quartiles relative to it."""
+    """Median of rates, and half the distance between their quartiles relative to it."""
     low, median, high = statistics.quantiles(rates, n=4)
     return median, (high - low) / 2 / median
 
 
-def keep(rows, conditions):
-    """Put `rows` into results.json, in place of older ones of the same name, and write the README's table from it."""
-    old = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
-    merged = {row["name"]: row for row in old["rows"]}
-    for row in rows:
-        merged[row["name"]] = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
-    kept = {"conditions": {**old.get("conditions", {}), **conditions}, "rows": list(merged.values())}
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
-    splice(BEGIN, END, table(merged.values()))
+def keep(program, rows, about):
+    """Put the rows of one program into results.json, and write the README's table from it.
+
+    program: `peers`, whose rows have a peer, or `throughput`, whose rows have none. The rows that
+    it made before go.
+    """
+    old = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    others = [
+        row for row in old.get("rows", []) if (row["peer"] is not None) != (program == "peers")
+    ]
+    rows = [{key: _four_digits(value) for key, value in row.items()} for row in rows]
+    rows = [*rows, *others] if program == "peers" else [*others, *rows]
+    conditions = {**old.get("conditions", {}), program: about}
+    RESULTS.write_text(json.dumps({"conditions": conditions, "rows": rows}, indent=1) + "\n")
+    splice(BEGIN, END, table(rows))
+
+
+def _four_digits(value):
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def splice(begin, end, text):
     """Put `text` between the lines `begin` and `end` of the README."""
     page = PAGE.read_text()
     before, after = page.split(begin)[0], page.split(end)[1]
-    PAGE.write_text(before + begin + "\n" + text + "\n" + end + after)
+    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def number(value):
@@ -96,13 +115,22 @@ def number(value):
 
 def table(rows):
     """results.json's rows as a Markdown table."""
-    show = lambda value, form: "" if value is None else format(value, form)
-    lines = ["| what | ours | spread | unit | peer | ours / peer | share of the floor's rate | peak memory, MiB | n | device |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
-    for row in rows:
-        peak = row.get("peak_mib")
-        peer = None if row.get("peer") is None else number(row["peer"])
-        lines.append(f"| {row['name']} | {number(row['ours'])} | ± {row['spread']:.0%} | {row['unit']} | {show(peer, '')} "
-                     f"| {show(row.get('ratio'), '.2f')} | {show(row.get('floor_ratio'), '.0%')} | {show(peak, ',.0f')} "
-                     f"| {row['n']} | {row['device']} |")
-    return "\n".join(lines)
+
+    def text(row, key, form):
+        return "" if row.get(key) is None else form(row[key])
+
+    columns = {
+        "what": lambda row: row["name"],
+        "ours": lambda row: number(row["ours"]),
+        "spread": lambda row: f"± {row['spread']:.0%}",
+        "unit": lambda row: row["unit"],
+        "peer": lambda row: text(row, "peer", number),
+        "ours / peer": lambda row: text(row, "ratio", "{:.2f}".format),
+        "share of the floor's rate": lambda row: text(row, "floor_ratio", "{:.0%}".format),
+        "peak memory, MiB": lambda row: text(row, "peak_mib", "{:,.0f}".format),
+        "n": lambda row: str(row["n"]),
+        "device": lambda row: row["device"],
+    }
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[column(row) for column in columns.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

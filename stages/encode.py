@@ -1,38 +1,46 @@
 """Posterior means and log-variances of every train and test image, all modalities -> latents/.
 
-    python -m stages.encode
+python -m stages.encode
 """
-
-import argparse
-import sys
 
 import torch
 from tqdm import tqdm
 
-from stages.lib import artifacts, data, networks, params, runtime
+from ebmvae import command, params
+from ebmvae.core import artifacts, devices
+from ebmvae.data import splits
+from ebmvae.data.latents import LATENTS
+from ebmvae.vae.networks import Encoder
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    command.parser(__doc__).parse_args()
     p = params.load()
-    runtime.begin("encode")
-    device = runtime.setup(p.threads)
-    with artifacts.together():
-        for split in ("train", "test"):
-            images = data.load_split(split, device).images
-            means, logvars = [], []
-            for modality, array in images.items():
-                encoder = artifacts.load_module(f"models/vae/{modality}/encoder.safetensors", networks.Encoder, device)
-                with torch.no_grad():
-                    bar = tqdm(array.split(1000), f"encode {split} {modality}", unit="batch", disable=not sys.stderr.isatty())
-                    parts = [encoder(data.to_float(x)) for x in bar]
-                means.append(torch.cat([mean for mean, _ in parts]))
-                logvars.append(torch.cat([logvar for _, logvar in parts]))
-            artifacts.save_tensors(data.LATENTS / f"{split}.safetensors",
-                                   {"mean": torch.stack(means, 1), "logvar": torch.stack(logvars, 1)},  # N, M, d
-                                   {"modalities": list(images)})
-            print(f"encode: {split}, {len(array)} tuples of {len(images)} modalities", flush=True)
+    with command.exclusive("encode"):
+        device = devices.setup(p.threads)
+        with artifacts.together():
+            for split in ("train", "test"):
+                encode(split, device)
+
+
+def encode(split, device):
+    """Write latents/SPLIT.safetensors: mean and logvar, (N, M, d) each."""
+    images = splits.load_split(split, device).images
+    means, logvars = [], []
+    for modality, array in images.items():
+        file = f"models/vae/{modality}/encoder.safetensors"
+        encoder = artifacts.load_module(file, Encoder, device)
+        bar = tqdm(array.split(1000), f"encode {split} {modality}", unit="batch", disable=None)
+        with torch.no_grad():
+            parts = [encoder(splits.to_float(x)) for x in bar]
+        means.append(torch.cat([mean for mean, _ in parts]))
+        logvars.append(torch.cat([logvar for _, logvar in parts]))
+    tensors = {"mean": torch.stack(means, 1), "logvar": torch.stack(logvars, 1)}  # N, M, d
+    about = {"modalities": list(images)}
+    artifacts.save_tensors(LATENTS / f"{split}.safetensors", tensors, about)
+    n, modalities, _ = tensors["mean"].shape
+    print(f"encode: {split}, {n} tuples of {modalities} modalities", flush=True)
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    command.run(main)

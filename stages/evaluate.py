@@ -1,178 +1,239 @@
-"""The observed-subset grid of one method: every target given every subset of the others, and given nothing.
+"""The grid of one method: every target given every subset of the others, and given nothing.
 
     python -m stages.evaluate eb_mvae
 
-Coherence, Frechet distance and diversity of each cell; unconditional coherence; the sample images of the figures;
-for the energies also their AUROC.
+Coherence, Fréchet distance and diversity of each cell; unconditional coherence; the sample images
+of the figures; for the energies also their AUROC.
 """
 
-import argparse
-import sys
+import importlib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from stages.lib import (artifacts, data, evaluation, features, joint, metrics, networks, params, posteriors, runtime,
-                        sampling)
+from ebmvae import command, params
+from ebmvae.core import artifacts, devices, random
+from ebmvae.core.messages import say
+from ebmvae.data import latents, splits
+from ebmvae.evaluation import fitted, grid, metrics
+from ebmvae.evaluation.subsets import observed_subsets, subset_name
+from ebmvae.methods import METHODS
+from ebmvae.vae.networks import Decoder, Encoder
 
 OUT = Path("results")
-METHODS = ("eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae")
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIGURE_ROWS = 8  # unconditional tuples shown in Figure 1
-WAY = (0, 1 / 8, 1 / 4, 1 / 2, 1)  # shares of a sampler's steps at which the report page shows its samples
+SHARES = (0, 1 / 8, 1 / 4, 1 / 2, 1)  # of a sampler's steps, at which the page shows a trajectory
+
+
+@dataclass
+class Sampler:
+    """A method at work on the test tuples."""
+
+    draw: Callable  # (subset, seeds, rows=slice(None), callback=None) -> latents (n, M, d)
+    decoders: dict[str, torch.nn.Module]
+    further: dict  # what else goes into results.json
+    steps: int = 0  # of an energy's sampler
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("method", choices=METHODS)
     method = parser.parse_args().method
     p = params.load()
-    runtime.begin("evaluate", method)
-    device = runtime.setup(p.threads)
-    test = data.load_split("test", device)
-    names = test.modalities
-    index = evaluation.test_tuples(p, len(test), device)
-    labels, labelled = test.labels[index], data.n_classes(test.labels) > 1
-    # The same tuples with the same noise in every cell: what differs between two cells is what is observed, not luck.
-    seeds = [runtime.seed_of("evaluate", p.seed, i) for i in range(len(index))]
-    latents, decoders, extras = (energy_based if method in joint.FOLDER else baseline)(method, p, test, index, device)
-    judges = evaluation.load_judges(test, device)
-    extract = features.extractor(p, device)
-    references = {name: evaluation.reference_statistics(name) for name in names}
-    distance = features.distance_name(p)
+    with command.exclusive("evaluate", method):
+        evaluate(method, p)
 
-    cells = [()]
-    for size in range(1, len(names)):
-        of_size = posteriors.subsets(names, size)
-        if len(of_size) > p.evaluate.max_subsets:
-            rng = runtime.generator("cpu", "subsets", size)
-            kept = torch.randperm(len(of_size), generator=rng)[: p.evaluate.max_subsets]
-            print(f"evaluate {method}: {len(kept)} of {len(of_size)} subsets of size {size}, drawn at random", flush=True)
-            of_size = [of_size[i] for i in sorted(kept.tolist())]
-        cells += of_size
 
-    rows, shown, judged, cells_of = [], {}, {}, {name: [] for name in names}
-    for subset in tqdm(cells, f"evaluate {method}", unit="subset", disable=not sys.stderr.isatty()):
-        z = latents(subset, seeds)
-        kept = evaluation.converged(z, f"evaluate {method}: given {posteriors.subset_name(subset)}")
-        own, lost = labels[kept], len(z) - len(kept)
-        for target in [name for name in names if name not in subset]:
-            decode = lambda chosen: data.to_uint8(decoders[target](chosen))
-            part = z if z.ndim == 2 else z[:, names.index(target)]  # one joint latent, or one a modality
-            images, predicted, found = evaluation.judge_and_extract(
-                lambda chosen: decode(part[kept[chosen.to(device)]]), len(kept), judges[target], extract, p)
-            row = {"method": method, "target": target, "observed": posteriors.subset_name(subset),
-                   "n_observed": len(subset),
-                   **evaluation.measure(predicted, own if subset else None, found, references[target]["real"], distance),
-                   **({"diverged": lost} if lost else {})}
-            if not subset:
-                judged[target] = predicted
-                shown[f"unconditional_{target}"] = images[:FIGURE_ROWS]
-            if len(subset) == len(names) - 1:
-                row["distance_to_unimodal_vae"] = metrics.frechet(
-                    *metrics.feature_statistics(found), *references[target]["vae"])
-                shown[f"given_rest_{target}"] = images[evaluation.figure_rows(own)]
-            place = torch.searchsorted(kept, evaluation.page_rows(labels)).clamp(max=len(kept) - 1)  # one that diverged: the next
-            cells_of[target].append(images[place])
-            rows.append({**row, "seed": p.seed})
-    unconditional = {}
-    if labelled:
-        every, most, by_modality = metrics.agreement(np.stack([judged[name] for name in names], 1))
-        unconditional = {"all_agree": every, f"{WORDS[len(names) - 1]}_agree": most, "agreement": dict(zip(names, by_modality))}
-    if any("warning" in row for row in rows):
-        print(f"WARNING: evaluate {method}: {next(r['warning'] for r in rows if 'warning' in r)}", file=sys.stderr)
-    shown.update({f"cells_{name}": torch.stack(found) for name, found in cells_of.items()})  # its rows' order; row, tuple, C, H, W
-    further = extras()
-    if method in joint.FOLDER:
-        steps = p.ebm.langevin_steps if method == "eb_mvae" else p.annealed.steps
-        of_page = evaluation.page_rows(labels)
-        images, at = trajectory(steps, decoders, lambda watch: latents(names[:1], [seeds[i] for i in of_page], of_page, watch))
-        shown.update(images)
-        further["trajectory"] = {"observed": names[0], "steps": at}
+def evaluate(method, p, callback=None):
+    """Measure and write results/METHOD; callback(subset, images) after every subset of the grid."""
+    device = devices.setup(p.threads)
+    test = splits.load_split("test", device)
+    index = grid.test_tuples(p, len(test), device)
+    labels, names = test.labels[index], test.modalities
+    # The same tuples with the same noise in every cell: two cells differ in what is observed only.
+    seeds = [random.seed_of("evaluate", p.seed, i) for i in range(len(index))]
+    build = energy_sampler if METHODS[method].kind == "energy" else baseline_sampler
+    sampler = build(method, p, test, index, device)
+    ruler = grid.load_ruler(p, test, device)
+    rows, predicted, pictures = run_grid(method, sampler, ruler, labels, seeds, p, callback)
+    results = {"rows": rows, "unconditional": {}, **sampler.further}
+    if splits.n_classes(test.labels) > 1:
+        results["unconditional"] = agreement({name: predicted[name] for name in names})
+    if sampler.steps:
+        images, results["trajectory"] = trajectory(sampler, names, seeds, grid.page_rows(labels))
+        pictures.update(images)
     with artifacts.together():
-        for name, images in shown.items():
+        for name, images in pictures.items():
             artifacts.save_array(OUT / method / f"{name}.npy", images.cpu().numpy())
-        artifacts.save_json(OUT / method / "results.json", {
-            "rows": rows, "unconditional": unconditional, **further, **evaluation.about(p, device, p.matmul_precision if method in joint.FOLDER else "ieee")})
-    metric = "coherence" if labelled else distance
-    given = lambda k: sum(r[metric] for r in rows if r["n_observed"] == k) / sum(r["n_observed"] == k for r in rows)
-    print(f"evaluate {method}: {metric} given 1.. " + " ".join(f"{given(k):.3f}" for k in range(1, len(names)))
-          + (f", unconditional all agree {every:.3f}" if labelled else "; no labels, so no coherence"), flush=True)
+        content = {**results, **grid.about(p, device)}
+        artifacts.save_json(OUT / method / "results.json", content)
+    summarise(method, results, ruler.distance)
+
+
+def run_grid(method, sampler, ruler, labels, seeds, p, callback=None):
+    """Rows of results.json, {target: classes predicted given nothing}, {name: uint8 images}."""
+    names, rows, predicted = list(sampler.decoders), [], {}
+    pictures, cells = {}, defaultdict(list)
+    references = {name: grid.reference_statistics(name) for name in names}
+    subsets = observed_subsets(names, p.evaluate.max_subsets)
+    for subset in tqdm(subsets, f"evaluate {method}", unit="subset", disable=None):
+        z = sampler.draw(subset, seeds)
+        kept = grid.converged(z, f"evaluate {method}: given {subset_name(subset)}")
+        head = {"observed": subset_name(subset), "n_observed": len(subset)}
+        lost = {"diverged": len(z) - len(kept)} if len(kept) < len(z) else {}
+        # Of those that the page shows, one that diverged is replaced by the next.
+        shown = torch.searchsorted(kept, grid.page_rows(labels)).clamp(max=len(kept) - 1)
+        for m, target in enumerate(names):
+            if target in subset:
+                continue
+            images_of = decoded(sampler.decoders[target], z[:, m], kept)
+            seen = grid.look_at(images_of, len(kept), ruler.classifiers[target], ruler)
+            images, classes, extracted = seen
+            known = labels[kept] if subset else None
+            real = references[target]["real"]
+            numbers = grid.measure(classes, known, extracted, real, ruler.distance)
+            row = {"method": method, "target": target, **head, **numbers, **lost}
+            if not subset:
+                predicted[target] = classes
+                pictures[f"unconditional_{target}"] = images[:FIGURE_ROWS]
+            if len(subset) == len(names) - 1:
+                own, vae = metrics.feature_statistics(extracted), references[target]["vae"]
+                row["distance_to_unimodal_vae"] = metrics.frechet(*own, *vae)
+                pictures[f"given_rest_{target}"] = images[grid.figure_rows(labels[kept])]
+            cells[target].append(images[shown])
+            rows.append({**row, "seed": p.seed})
+        if callback:
+            callback(subset, len(kept) * (len(names) - len(subset)))
+    # In the order of the target's rows: row, tuple, C, H, W.
+    pictures.update({f"cells_{name}": torch.stack(images) for name, images in cells.items()})
+    return rows, predicted, pictures
+
+
+def decoded(decoder, z, kept):
+    """A function from int64 rows of `kept` to the uint8 images that z (n, d) decodes to."""
+
+    def images_of(rows):
+        return splits.to_uint8(decoder(z[kept[rows.to(kept.device)]]))
+
+    return images_of
+
+
+def agreement(predicted):
+    """Unconditional coherence of {name: predicted classes (n,)}, for results.json."""
+    all_agree, by_modality = metrics.agreement(np.stack(list(predicted.values()), 1))
+    return {"all_agree": all_agree, "agreement": dict(zip(predicted, by_modality, strict=True))}
+
+
+def summarise(method, results, distance):
+    """Print the mean by number observed, and a warning where distances are unreliable."""
+    rows = results["rows"]
+    metric = "coherence" if results["unconditional"] else distance
+    sizes = sorted({row["n_observed"] for row in rows} - {0})
+    by_size = [[row[metric] for row in rows if row["n_observed"] == size] for size in sizes]
+    numbers = " ".join(f"{sum(values) / len(values):.3f}" for values in by_size)
+    whole = "no labels, so no coherence"
+    if results["unconditional"]:
+        whole = f"unconditional all agree {results['unconditional']['all_agree']:.3f}"
+    print(f"evaluate {method}: {metric} given 1.. {numbers}; {whole}", flush=True)
+    warnings = [row["warning"] for row in rows if "warning" in row]
+    if warnings:
+        say(f"WARNING: evaluate {method}: {warnings[0]}")
 
 
 @torch.no_grad()
-def trajectory(steps, decoders, sample):
-    """Samples on their way: {"trajectory_NAME": uint8 (K, n, C, H, W)} of every modality, and the K steps that it shows.
+def trajectory(sampler, names, seeds, rows):
+    """The tuples `rows` on their way, given the first modality: images, and which steps they show.
 
-    `sample(watch)` draws n tuples in one batch and calls watch(step, z) with latents (n, M, d) after each of `steps` steps.
+    Images are {"trajectory_NAME": uint8 (K, n, C, H, W)} of every modality.
     """
-    at, seen = sorted({round(steps * share) for share in WAY}), []
-    sample(lambda step, z: step in at and seen.append(z))
-    return {f"trajectory_{name}": torch.stack([data.to_uint8(decode(z[:, m].nan_to_num())) for z in seen])
-            for m, (name, decode) in enumerate(decoders.items())}, at
+    steps, states = sorted({round(sampler.steps * share) for share in SHARES}), []
+
+    def keep(step, z):
+        if step in steps:
+            states.append(z.nan_to_num())
+
+    sampler.draw(names[:1], [seeds[i] for i in rows], rows, keep)
+    images = {
+        f"trajectory_{name}": torch.stack([splits.to_uint8(decode(z[:, m])) for z in states])
+        for m, (name, decode) in enumerate(sampler.decoders.items())
+    }
+    return images, {"observed": names[0], "steps": steps}
 
 
-def energy_based(method, p, test, index, device):
-    """A sampler (subset, seeds) -> latents (n, M, d), decoders, and the energy's AUROC."""
+def energy_sampler(method, p, test, index, device):
+    """An energy over the unimodal VAEs' latents, with its AUROC."""
     names = test.modalities
-    fitted = joint.load(method, p, names, device)
-    mean, logvar, _ = data.load_latents("test", device)
-    mean, std = joint.posterior(fitted, mean[index], logvar[index])
+    energy = fitted.load(method, p, names, device)
+    mean, logvar, _ = latents.load_latents("test", device)
+    mean, std = fitted.posterior(energy, mean[index], logvar[index])
 
-    def latents(subset, seeds, rows=slice(None), watch=None):
-        observed = joint.posterior_samples(mean[rows], std[rows], seeds)
-        return joint.sample(fitted, observed, subset, seeds, len(observed) if watch else p.evaluate.batch_size, watch)
+    def draw(subset, seeds, rows=slice(None), callback=None):
+        observed = fitted.posterior_samples(mean[rows], std[rows], seeds)
+        batch = len(observed) if callback else p.evaluate.batch_size
+        return fitted.sample(energy, observed, subset, seeds, batch, callback)
 
-    def energy_auroc():
-        """How often a mismatched tuple has the higher energy: one modality's latent comes from another digit's tuple."""
-        matching = joint.posterior_samples(mean, std, [runtime.seed_of("auroc", p.seed, i) for i in range(len(index))])
-        labels = test.labels[index]
-        rng = runtime.generator("cpu", "auroc", p.seed)
-        rows = torch.arange(len(index), device=device)
-        differs = labels if len(labels.unique()) > 1 else rows  # without labels: any other tuple
-        other = torch.tensor([int(different[torch.randint(len(different), (), generator=rng)]) for different in
-                              (torch.nonzero(differs != own).flatten() for own in differs)], device=device)
-        swapped = torch.randint(len(names), (len(index),), generator=rng).to(device)
-        mismatched = matching.clone()
-        mismatched[rows, swapped] = matching[other, swapped]
-        return {"energy_auroc": metrics.auroc(*(joint.energy(fitted, z).cpu().numpy() for z in (mismatched, matching)))}
-
-    decoders = {name: artifacts.load_module(f"models/vae/{name}/decoder.safetensors", networks.Decoder, device)
-                for name in names}
-    return latents, decoders, energy_auroc
+    auroc_seeds = [random.seed_of("auroc", p.seed, i) for i in range(len(index))]
+    matching = fitted.posterior_samples(mean, std, auroc_seeds)
+    mismatched = swap_one(matching, test.labels[index], random.generator("cpu", "auroc", p.seed))
+    energies = [fitted.energy(energy, z).cpu().numpy() for z in (mismatched, matching)]
+    further = {"energy_auroc": metrics.auroc(*energies), "fit": energy.fit}
+    steps = energy.method.steps(energy.options)
+    return Sampler(draw, load_networks("models/vae", names, "decoder", device), further, steps)
 
 
-def baseline(method, p, test, index, device):
-    """A joint-posterior VAE: a sampler (subset, seeds) -> joint latents (n, D), and decoders.
+def swap_one(z, labels, generator):
+    """z (n, M, d) with one modality of every tuple taken from a tuple of another class.
 
-    As published: poe and mvtcae take the product of the observed experts (poe with the prior), moe their mixture, and
-    MoPoE the product too, which is the component of its mixture that belongs to the observed subset.
+    Without labels: from any other tuple.
     """
-    names = test.modalities
-    folder = Path("models/baseline") / method
-    load = lambda name, part, build: artifacts.load_module(folder / name / f"{part}.safetensors", build, device)
+    rows = torch.arange(len(z), device=z.device)
+    classes = labels if len(labels.unique()) > 1 else rows
+    others = []
+    for own in classes:
+        candidates = torch.nonzero(classes != own).flatten()
+        others.append(int(candidates[torch.randint(len(candidates), (), generator=generator)]))
+    other = torch.tensor(others, device=z.device)
+    swapped = torch.randint(z.shape[1], (len(z),), generator=generator).to(z.device)
+    mismatched = z.clone()
+    mismatched[rows, swapped] = z[other, swapped]
+    return mismatched
+
+
+def baseline_sampler(method, p, test, index, device):
+    """A joint-posterior VAE, sampled as its module says; one joint latent for all modalities."""
+    names, entry = test.modalities, METHODS[method]
+    module = importlib.import_module(entry.module)
+    encoders = load_networks(entry.models, names, "encoder", device)
     experts = []
     with torch.no_grad():
-        for name in names:
-            encoder = load(name, "encoder", networks.Encoder)
-            parts = [encoder(data.to_float(x)) for x in test.images[name][index].split(p.evaluate.batch_size)]
-            experts.append([torch.cat(part) for part in zip(*parts)])
-    mean, logvar = (torch.stack(part) for part in zip(*experts))  # M, n, D
+        for name, encode in encoders.items():
+            images = test.images[name][index].split(p.evaluate.batch_size)
+            parts = [encode(splits.to_float(part)) for part in images]
+            experts.append([torch.cat(part) for part in zip(*parts, strict=True)])
+    mean, logvar = (torch.stack(part) for part in zip(*experts, strict=True))  # M, n, D
 
-    def latents(subset, seeds):
-        noise = sampling.sample_noise(mean.shape[2:], seeds).to(device)  # n, D
-        if not subset:
-            return noise
-        chosen = [names.index(name) for name in subset]
-        if method == "moe":
-            component = torch.tensor([seed % len(chosen) for seed in seeds], device=device)
-            return posteriors.sample(*posteriors.choose(mean[chosen], logvar[chosen], component), noise)
-        return posteriors.sample(*posteriors.product(mean[chosen], logvar[chosen], prior=method == "poe"), noise)
+    def draw(subset, seeds, rows=slice(None), callback=None):
+        eps = random.normal_per_sample(mean.shape[2:], seeds).to(device)  # n, D
+        z = eps
+        if subset:
+            chosen = [names.index(name) for name in subset]
+            z = module.sample(mean[chosen][:, rows], logvar[chosen][:, rows], eps, seeds)
+        return z[:, None].expand(-1, len(names), -1)  # n, M, D
 
-    return latents, {name: load(name, "decoder", networks.Decoder) for name in names}, dict
+    return Sampler(draw, load_networks(entry.models, names, "decoder", device), further={})
+
+
+def load_networks(folder, names, part, device):
+    """{name: network} of FOLDER/NAME/PART.safetensors; part: encoder or decoder."""
+    build = {"encoder": Encoder, "decoder": Decoder}[part]
+    files = {name: Path(folder) / name / f"{part}.safetensors" for name in names}
+    return {name: artifacts.load_module(file, build, device) for name, file in files.items()}
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    command.run(main)

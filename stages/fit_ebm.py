@@ -1,64 +1,83 @@
-"""The joint energy over all modalities' latents, fitted by score matching on posterior samples (paper, eq. 1).
+"""The joint energy over the latents of all modalities, fitted by score matching (paper, eq. 1).
 
-    python -m stages.fit_ebm
+python -m stages.fit_ebm
 """
 
-import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from stages.lib import artifacts, data, networks, objectives, params, runtime, training
+from ebmvae import command, params
+from ebmvae.core import artifacts, devices, random, training
+from ebmvae.data import latents
+from ebmvae.ebm import energy, score_matching
 
 OUT = Path("models/ebm")
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    command.parser(__doc__).parse_args()
     p = params.load()
-    runtime.begin("fit_ebm")
-    fit = p.ebm.fit
-    device = runtime.setup(p.threads)
-    mean, logvar, modalities = data.load_latents("train", device)
-    standard = data.standardisation(mean, logvar)
+    with command.exclusive("fit_ebm"):
+        run(p)
 
-    def standardised(mean, logvar):
-        """Posterior means and widened standard deviations in standardised units, (N, M*d) each."""
-        mean, std = data.standardised(mean, logvar, **standard)
-        return mean.flatten(1), fit.posterior_scale * std.flatten(1)
 
-    mean, std = standardised(mean, logvar)  # N, D
-    test_mean, test_std = standardised(*data.load_latents("test", device)[:2])
-    about = dict(model=fit.model, dim=mean.shape[1], hidden=fit.hidden, layers=fit.layers)
-    with runtime.seeded("fit_ebm", p.seed):
-        model = networks.joint(**about).to(device)
-    rng = runtime.generator(device, "fit_ebm", p.seed)
-    score = lambda z: model.score(z, create_graph=True)
+def run(p, train=training.train):
+    """Fit and write the energy. `train`: what trains, for benchmarks to time."""
+    device, fit = devices.setup(p.threads), p.ebm.fit
+    mean, logvar, modalities = latents.load_latents("train", device)
+    moments = latents.standardisation(mean, logvar)
+    mean, std = posteriors(mean, logvar, moments, fit)  # N, M, d
+    test = posteriors(*latents.load_latents("test", device)[:2], moments, fit)
+    dim = mean[0].numel()
+    about = dict(model=fit.model, dim=dim, hidden=fit.hidden, layers=fit.layers)
+    with random.seeded("fit_ebm", p.seed):
+        model = energy.build(**about).to(device)
+    rng = random.generator(device, "fit_ebm", p.seed)
 
-    def objective(mean, std, rng):
-        z = mean + std * torch.randn(mean.shape, generator=rng, device=device)  # B, D
-        if fit.objective == "denoising":
-            return objectives.score_matching_denoising(score, z, mean, std)
-        if fit.objective == "sliced":
-            probe = torch.randint(2, z.shape, generator=rng, device=device) * 2.0 - 1
-            return objectives.score_matching_sliced(score, z, probe)
-        return objectives.score_matching_exact(score, z)
+    def loss(index, progress):
+        return objective(model, fit.objective, mean[index], std[index], rng), {}
 
     def held_out():
-        """The same objective on test tuples, always with the same noise; the exact trace takes much memory: few."""
-        n = 100 if fit.objective == "exact" else 1000
-        value = objective(test_mean[:n], test_std[:n], runtime.generator(device, "held out"))
+        """The same objective on test tuples, always with the same noise."""
+        n = 100 if fit.objective == "exact" else 1000  # the exact trace takes much memory
+        noise = random.generator(device, "held out")
+        value = objective(model, fit.objective, test[0][:n], test[1][:n], noise)
         return {"held_out": float(value.detach())}
 
-    history = training.train(
-        "fit_ebm", model, lambda index, progress: (objective(mean[index], std[index], rng), {}), len(mean),
-        batch_size=fit.batch_size, epochs=None, steps=fit.steps, learning_rate=fit.learning_rate, lr_schedule="cosine",
-        generator=rng, after_epoch=held_out, precision=p.matmul_precision)
+    settings = training.Settings(
+        batch_size=fit.batch_size,
+        learning_rate=fit.learning_rate,
+        steps=fit.steps,
+        lr_schedule="cosine",
+        precision=p.matmul_precision,
+    )
+    history = train("fit_ebm", model, loss, len(mean), settings, rng, p.model_dump(), held_out)
+    made = {"modalities": modalities, "fit": devices.describe(device, p.matmul_precision)}
     with artifacts.together():
         artifacts.save_module(OUT / "joint.safetensors", model, about)
-        artifacts.save_tensors(OUT / "standardisation.safetensors", standard, {"modalities": modalities})
+        artifacts.save_tensors(OUT / "standardisation.safetensors", moments, made)
         artifacts.save_json(OUT / "history.json", history)
 
 
+def posteriors(mean, logvar, moments, fit):
+    """Standardised means and widened standard deviations of posteriors, (N, M, d) each."""
+    mean, std = latents.standardised(mean, logvar, **moments)
+    return mean, fit.posterior_scale * std
+
+
+def objective(model, kind, mean, std, generator):
+    """Eq. 1 on samples of the posteriors N(mean, std^2), (B, M, d), by the objective `kind`."""
+    device, score = generator.device, partial(model.score, create_graph=True)
+    z = mean + std * torch.randn(mean.shape, generator=generator, device=device)
+    if kind == "denoising":
+        return score_matching.denoising(score, z, mean, std)
+    if kind == "sliced":
+        signs = torch.randint(2, z.shape, generator=generator, device=device)
+        return score_matching.sliced(score, z, signs * 2.0 - 1)
+    return score_matching.exact(score, z)
+
+
 if __name__ == "__main__":
-    runtime.run(main)
+    command.run(main)

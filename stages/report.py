@@ -1,208 +1,265 @@
-"""Figures 1 to 3, the full grid, training curves, plot data, metrics.json, the paper's claims and a page of it all -> reports/.
+"""Figures 1 to 3, the full grid, training curves, tables, claims and a page of it all -> reports/.
 
-    python -m stages.report
+python -m stages.report
 """
 
-import argparse
-import hashlib
-import json
-import sys
 from pathlib import Path
 
-import pandas as pd
 from tqdm import tqdm
 
-from stages.lib import artifacts, claims, data, evaluation, figures, page, params, runtime, seeds
+from ebmvae import command, params
+from ebmvae.core import artifacts, code
+from ebmvae.data import splits
+from ebmvae.evaluation import grid
+from ebmvae.methods import METHODS
+from ebmvae.reporting import claims, figures, page, results, seeds, tables
+from ebmvae.reporting.tables import figure_targets, rounded
 
 OUT = Path("reports")
 RESULTS = Path("results")
-METHODS = ("eb_mvae", "eb_mvae_annealed", "poe", "moe", "mopoe", "mvtcae")
-REFERENCES = ("unimodal_vae", "real")
-PAPERS = {"mnist", "embedded", "imported"}  # what data the paper's claims are about: PolyMNIST, of any digits
+POLYMNIST_DIGITS = {"mnist", "embedded", "imported"}  # what data the paper's claims are about
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    command.parser(__doc__).parse_args()
     p = params.load()
-    runtime.begin("report")
-    provenance = artifacts.load_json(data.POLYMNIST / "provenance.json")
+    with command.exclusive("report"):
+        report(p)
+
+
+def report(p):
+    """Write reports/."""
+    provenance = artifacts.load_json(splits.POLYMNIST / "provenance.json")
     names = provenance["modalities"]
-    results = {method: artifacts.load_json(RESULTS / method / "results.json") for method in METHODS}
+    measured = {m: artifacts.load_json(RESULTS / m / "results.json") for m in METHODS}
     references = artifacts.load_json(RESULTS / "references" / "results.json")
     distance = references["distance"]
-    rows = [row for method in METHODS for row in results[method]["rows"]]
-    run = rounded({"seed": p.seed, "fingerprints": seeds.fingerprints(p, provenance["sha256"], METHODS),
-                   "table": tabulate(rows, results, references["rows"], distance)})
-    artifacts.save_json(OUT / "seed.json", seeds.signed(run), checksum=False)
-    runs = seeds.gather(run)
+    runs = runs_of_all_seeds(p, provenance, measured, references)
     table, spread = seeds.summary(runs)
-    of = {method: [each["seed"] for each in runs if method in each["table"]] for method in METHODS}
-    several = sorted({seed for found in of.values() for seed in found})
-    unsure = "; fewer samples than features: distances are unreliable" if any("warning" in row for row in rows) else ""
+    seeds_of = {m: [run["seed"] for run in runs if m in run["table"]] for m in METHODS}
+    captions = caption_lines(p, provenance, measured, references, seeds_of)
+    histories = tables.training_histories(names)
+    draw_figures(table, spread, names, distance, histories, captions)
+    save_tables(p, table, spread, names, distance, seeds_of, provenance, references, captions)
+    save_plots(measured, table, spread, histories, names, distance)
+    complete = [run["table"] for run in runs if set(run["table"]) == set(table)]
+    papers = provenance["digits"] in POLYMNIST_DIGITS and len(names) == 5
+    verdicts = claims.check(table, distance, complete, papers)
+    save_text("claims.md", claims.markdown(verdicts, captions["seeds"]))
+    content = page.PageContent(
+        facts=page_facts(p, provenance, measured, references, seeds_of),
+        names=names,
+        distance=distance,
+        tables=[run["table"] for run in runs],
+        verdicts=verdicts,
+        figures=figure_captions(names),
+        rows={method: measured[method]["rows"] for method in METHODS},
+        **page_images(p, provenance, measured),
+    )
+    save_text("index.html", page.render(content))
+    holding = sum(claims.verdict(claim) == "holds" for claim in verdicts)
+    print(f"report: {holding} of {len(verdicts)} claims hold; see {OUT}/index.html", flush=True)
+
+
+def save_text(name, text):
+    artifacts.write(OUT / name, text.encode(), checksum=False)
+
+
+def save_json(name, value):
+    artifacts.save_json(OUT / name, rounded(value), checksum=False)
+
+
+def runs_of_all_seeds(p, provenance, measured, references):
+    """This run, written to reports/seed.json, and those of other seeds that go with it."""
+    table = tables.tabulate(measured, references["rows"], references["distance"])
+    fingerprints = seeds.fingerprints(p, provenance["sha256"])
+    run = rounded({"seed": p.seed, "fingerprints": fingerprints, "table": table})
+    artifacts.save_json(OUT / "seed.json", seeds.signed(run), checksum=False)
+    return seeds.gather(run)
+
+
+def warnings(measured):
+    """What makes the numbers unsure, as the end of a line."""
+    rows = [row for method in METHODS for row in measured[method]["rows"]]
+    text = ""
+    if any("warning" in row for row in rows):
+        text = "; fewer samples than features: distances are unreliable"
     if lost := sum(row.get("diverged", 0) for row in rows):
-        unsure += f"; {lost} samples diverged and are left out"
-    about = lambda which: (f"{provenance['dataset']}; profile {p.profile}, {which}, {provenance['n_train']} training tuples, "
-                           f"{rows[0]['n_samples']} samples a cell, {references['device']}, torch {references['torch']}{unsure}")
-    shown = about(f"seed {p.seed}")  # pictures and training curves are this run's alone
-    caption = shown if len(several) == 1 else about(f"seeds {', '.join(map(str, several))} (mean ± s.d.)")
-    labelled, histories = "coherence" in table[METHODS[0]][names[0]]["given1"], training_histories(names)
-    draw = {"figure1": lambda: figure1(names), "figure3": lambda: figure3(names),
-            "figure2": lambda: figures.curves(table, spread, METHODS, distance, targets(names), REFERENCES),
-            "grid": lambda: figures.curves(table, spread, METHODS, distance, names, REFERENCES),
-            "training": lambda: figures.training_curves(histories)}
-    for name, figure in tqdm(draw.items(), "report", unit="figure", disable=not sys.stderr.isatty()):
-        figures.save(figure(), OUT / "figures" / name, caption if name in ("figure2", "grid") else shown)
-
-    artifacts.save_json(OUT / "table.json", rounded({
-        "dataset": provenance["dataset"], "profile": p.profile, "seeds": of, "device": references["device"],
-        "torch": references["torch"], "samples_per_cell": rows[0]["n_samples"],
-        "judges": artifacts.load_json("models/judge/accuracy.json")["judges"], **table, "standard_deviation": spread}), checksum=False)
-    artifacts.save_json(OUT / "metrics.json", rounded({method: headline(table[method], names, distance) for method in METHODS}), checksum=False)
-    verdicts = claims.check(table, distance, [each["table"] for each in runs if set(each["table"]) == set(table)],
-                            papers=provenance["digits"] in PAPERS and len(names) == 5)
-    artifacts.write(OUT / "claims.md", claims.markdown(verdicts, caption).encode(), checksum=False)
-    facts = {"Data": provenance["dataset"], "Profile": p.profile, "Seeds": ", ".join(map(str, several)),
-             "Size": f"{provenance['n_train']} training tuples, {rows[0]['n_samples']} samples a cell{unsure}",
-             **({} if labelled else {"Labels": "no labels, so no coherence and no agreement"}),
-             "Device": f"{references['device']}, torch {references['torch']}", "Code": code()}
-    whole = page.page(facts, names, METHODS, REFERENCES, distance, runs, verdicts, captioned(names),
-                      {method: results[method]["rows"] for method in METHODS}, *samples(p, provenance, results))
-    artifacts.write(OUT / "index.html", whole.encode(), checksum=False)
-    save_plots(rows, table, spread, histories, names, distance)
-    print(f"report: {sum(claims.verdict(v) == 'holds' for v in verdicts)} of {len(verdicts)} claims hold; see {OUT}/index.html", flush=True)
+        text += f"; {lost} samples diverged and are left out"
+    return text
 
 
-def tabulate(rows, results, reference_rows, distance):
-    """{method: {target: {given0: {...}, given1: ...}, "unconditional": ...}}: means over the observed subsets of a size."""
-    columns = ["coherence", distance, "diversity", "distance_to_unimodal_vae"]
-    frame = pd.DataFrame(rows).astype({column: float for column in columns})
-    means = frame.groupby(["method", "target", "n_observed"])[columns].mean()
-    table = {method: {} for method in METHODS}
-    for (method, target, size), cell in means.iterrows():
-        table[method].setdefault(target, {})[f"given{size}"] = cell.dropna().to_dict()
-    for method in METHODS:
-        table[method]["unconditional"] = results[method]["unconditional"]
-        if "energy_auroc" in results[method]:
-            table[method]["energy_auroc"] = results[method]["energy_auroc"]
-    for row in reference_rows:
-        table.setdefault(row["method"], {})[row["target"]] = {key: row[key] for key in columns[:3] if row[key] is not None}
-    return table
+def all_seeds(seeds_of):
+    return sorted({seed for several in seeds_of.values() for seed in several})
 
 
-def targets(names):
-    """The two modalities that Figure 2 shows, m5 and m3 as in the paper where there are as many; the second is Figure 3's."""
-    return ("m5", "m3") if "m5" in names else tuple(names[:-3:-1])
+def caption_lines(p, provenance, measured, references, seeds_of):
+    """Where numbers come from: {"seed": of this run alone, "seeds": of means over seeds}."""
+    n_samples = measured[next(iter(METHODS))]["rows"][0]["n_samples"]
+
+    def line(which):
+        return (
+            f"{provenance['dataset']}; profile {p.profile}, {which}, "
+            f"{provenance['n_train']} training tuples, {n_samples} samples per cell, "
+            f"{references['device']}, torch {references['torch']}{warnings(measured)}"
+        )
+
+    several, this = all_seeds(seeds_of), line(f"seed {p.seed}")
+    if len(several) == 1:
+        return {"seed": this, "seeds": this}
+    return {"seed": this, "seeds": line(f"seeds {', '.join(map(str, several))} (mean ± s.d.)")}
 
 
-def headline(table, names, distance):
-    """The few numbers of one method that one looks at first, flat, for `dvc metrics` and `dvc exp show`."""
-    steps = [f"given{k}" for k in range(1, len(names))]
-    metrics = {key: metric for key, metric in (("coherence", "coherence"), ("distance", distance)) if metric in table[names[0]][steps[0]]}
-    found = {f"{target}_{key}": table[target][steps[-1]][metric] for target in sorted(targets(names)) for key, metric in metrics.items()}
-    for key, metric in metrics.items():
-        found[f"mean_{key}"] = sum(table[name][step][metric] for name in names for step in steps) / len(names) / len(steps)
-    found.update({key: table["unconditional"][key] for key in ("all_agree",) if key in table["unconditional"]})
-    return {**found, **({"energy_auroc": table["energy_auroc"]} if "energy_auroc" in table else {})}
+def draw_figures(table, spread, names, distance, histories, captions):
+    """All figures as PNG and PDF. Pictures and training curves are of this run's seed alone."""
+    targets = figure_targets(names)
+    drawn = {
+        "figure1": (figure1, (names,), "seed"),
+        "figure3": (figure3, (names,), "seed"),
+        "figure2": (figures.curves, (table, spread, distance, targets), "seeds"),
+        "grid": (figures.curves, (table, spread, distance, names), "seeds"),
+        "training": (figures.training_curves, (histories,), "seed"),
+    }
+    bar = tqdm(drawn.items(), "report", unit="figure", disable=None)
+    for name, (draw, arguments, caption) in bar:
+        figures.save(draw(*arguments), OUT / "figures" / name, captions[caption])
 
 
 def figure1(names):
-    """(a) training tuples, a column a modality; unconditional (b) MoPoE, (c) EB-MVAE and (d) annealed EB-MVAE."""
+    """(a) training tuples, one column per modality; unconditional (b) MoPoE, (c) and (d) ours."""
+    first = artifacts.load_array(RESULTS / "mopoe" / f"unconditional_{names[0]}.npy")
+    titles = {"mopoe": "MoPoE", "eb_mvae": "EB-MVAE", "eb_mvae_annealed": "EB-MVAE annealed"}
+    sources = [[splits.POLYMNIST / "train" / f"{name}.npy" for name in names]]
+    sources += [[RESULTS / m / f"unconditional_{name}.npy" for name in names] for m in titles]
     pictures = []
-    for source in ("train", "mopoe", "eb_mvae", "eb_mvae_annealed"):
-        load = lambda name: artifacts.load_array(
-            data.POLYMNIST / "train" / f"{name}.npy" if source == "train" else RESULTS / source / f"unconditional_{name}.npy")
-        rows = len(artifacts.load_array(RESULTS / "mopoe" / f"unconditional_{names[0]}.npy"))
-        pictures.append(figures.tile(figures.alike([load(name)[:rows] for name in names])))
-    return figures.panels(pictures, ["training tuples", "MoPoE", "EB-MVAE", "EB-MVAE annealed"], names)
+    for files in sources:
+        images = [artifacts.load_array(file)[: len(first)] for file in files]
+        pictures.append(figures.tile(figures.side_by_side(images)))
+    return figures.panels(pictures, ["training tuples", *titles.values()], names)
 
 
 def figure3(names):
-    """Modality 3, five a row, a digit a row: (a) unimodal VAE posterior samples; given the rest (b) EB-MVAE, (c) MoPoE
-    and (d) annealed EB-MVAE."""
-    target = targets(names)[1]
-    files = [RESULTS / "references" / f"reconstructions_{target}.npy",
-             *(RESULTS / method / f"given_rest_{target}.npy" for method in ("eb_mvae", "mopoe", "eb_mvae_annealed"))]
+    """Modality 3, five per row, one digit per row.
+
+    (a) unimodal VAE posterior samples; given the rest (b) EB-MVAE, (c) MoPoE and (d) annealed.
+    """
+    target = figure_targets(names)[1]
+    methods = ("eb_mvae", "mopoe", "eb_mvae_annealed")
+    files = [RESULTS / "references" / f"reconstructions_{target}.npy"]
+    files += [RESULTS / method / f"given_rest_{target}.npy" for method in methods]
     images = [artifacts.load_array(file) for file in files]
-    pictures = [figures.tile(i.reshape(-1, 5, *i.shape[1:])) for i in images]
+    pictures = [figures.tile(x.reshape(-1, grid.FIGURE_COLUMNS, *x.shape[1:])) for x in images]
     rest = ", ".join(name[1:] for name in names if name != target)
-    return figures.panels(pictures, [f"unimodal VAE, {target}", f"EB-MVAE given {rest}", f"MoPoE given {rest}", "EB-MVAE annealed"])
+    titles = [f"EB-MVAE given {rest}", f"MoPoE given {rest}", "EB-MVAE annealed"]
+    return figures.panels(pictures, [f"unimodal VAE, {target}", *titles])
 
 
-def captioned(names):
+def figure_captions(names):
     """Figures 1 to 3 for the page: [(title, alternative text, PNG bytes)]."""
-    target = targets(names)[1]
-    rest = ", ".join(name for name in names if name != target)
-    told = {
-        "figure1": ("(a) Training tuples, a column a modality; unconditional samples of (b) MoPoE, (c) EB-MVAE and (d) the annealed "
-                    "EB-MVAE.", "Four panels of small pictures, a tuple a row and a modality a column: training tuples, then what "
-                    "MoPoE, EB-MVAE and annealed EB-MVAE draw given nothing. How often the classes in a tuple agree is in the table "
-                    "of key numbers."),
-        "figure2": (f"Coherence, of data with labels, and Fréchet distance against the number observed, for {' and '.join(targets(names))}; "
-                    "bands, with several seeds, are their standard deviation.", "Line plots, a line a method, dashed lines for the "
-                    "unimodal VAE and real images. Each point is the mean of the cells of its target in the grid below."),
-        "figure3": (f"{target}, a class a row: (a) the unimodal VAE's reconstructions; given {rest}: (b) EB-MVAE, (c) MoPoE and (d) the "
-                    "annealed EB-MVAE.", f"Four panels of samples of {target}, five of each class. Coherence and distance given all "
-                    "others are in the last rows of the grid below."),
+    targets = figure_targets(names)
+    rest = ", ".join(name for name in names if name != targets[1])
+    texts = {
+        "figure1": (
+            "(a) Training tuples, one column per modality; unconditional samples of (b) MoPoE, "
+            "(c) EB-MVAE and (d) the annealed EB-MVAE.",
+            "Four panels of small pictures, one tuple per row, one modality per column: training "
+            "tuples, then unconditional samples of MoPoE, EB-MVAE and annealed EB-MVAE. How often "
+            "the classes in a tuple agree is in the table of key numbers.",
+        ),
+        "figure2": (
+            "Coherence, of data with labels, and Fréchet distance against the number observed, for "
+            f"{' and '.join(targets)}; bands, with several seeds, are their standard deviation.",
+            "Line plots, one line per method, dashed lines for the unimodal VAE and real images. "
+            "Each point is the mean of the cells of its target in the grid below.",
+        ),
+        "figure3": (
+            f"{targets[1]}, one class per row: (a) the unimodal VAE's reconstructions; given "
+            f"{rest}: (b) EB-MVAE, (c) MoPoE and (d) the annealed EB-MVAE.",
+            f"Four panels of samples of {targets[1]}, five of each class. Coherence and distance "
+            "given all others are in the last rows of the grid below.",
+        ),
     }
-    return [(*texts, (OUT / "figures" / f"{name}.png").read_bytes()) for name, texts in told.items()]
+    folder = OUT / "figures"
+    return [(*text, (folder / f"{name}.png").read_bytes()) for name, text in texts.items()]
 
 
-def samples(p, provenance, results):
-    """What the page shows of a few test tuples: samples of every cell, the real images, what to call them, the samplers' way."""
-    test, names = data.load_split("test"), provenance["modalities"]
-    index = evaluation.test_tuples(p, len(test), "cpu")
-    shown = index[evaluation.page_rows(test.labels[index])]
-    classes = provenance.get("classes") or range(data.n_classes(test.labels))
-    tuples = [str(i if len(classes) == 1 else classes[c]) for i, c in enumerate(test.labels[shown].tolist(), 1)]
-    load = lambda method, kind: {name: artifacts.load_array(RESULTS / method / f"{kind}_{name}.npy") for name in names}
-    ways = {method: {**of["trajectory"], "images": load(method, "trajectory")} for method, of in results.items() if "trajectory" in of}
-    return ({method: load(method, "cells") for method in METHODS}, {name: test.images[name][shown].numpy() for name in names},
-            tuples, ways)
+def save_tables(p, table, spread, names, distance, seeds_of, provenance, references, captions):
+    """table.json, metrics.json and results.md."""
+    rows = artifacts.load_json(RESULTS / next(iter(METHODS)) / "results.json")["rows"]
+    accuracy = artifacts.load_json("models/classifiers/accuracy.json")["classifiers"]
+    head = {
+        "dataset": provenance["dataset"],
+        "profile": p.profile,
+        "seeds": seeds_of,
+        "device": references["device"],
+        "torch": references["torch"],
+        "matmul_precision": p.matmul_precision,
+        "samples_per_cell": rows[0]["n_samples"],
+        "classifiers": accuracy,
+    }
+    save_json("table.json", {**head, **table, "standard_deviation": spread})
+    metrics = {method: tables.headline(table[method], names, distance) for method in METHODS}
+    save_json("metrics.json", metrics)
+    save_text("results.md", results.markdown(table, spread, names, distance, captions["seeds"]))
 
 
-def code():
-    """What code this is, for the page: a file can't tell the commit it will be part of."""
-    files = {file.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path("stages").rglob("*.py")) if file.is_file()}
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return f"that of the commit that holds this file; SHA-256 of stages/**/*.py {digest[:12]}…"
+def save_plots(measured, table, spread, histories, names, distance):
+    """Tidy rows for `dvc plots`."""
+    rows = [row for method in METHODS for row in measured[method]["rows"]]
+    plots = tables.plot_rows(rows, table, spread, names, distance)
+    plots["training"] = [
+        {"family": family, "name": name, "step": step, "value": value}
+        for family, lines in histories.items()
+        for name, points in lines.items()
+        for step, value in points
+    ]
+    for name, content in plots.items():
+        save_json(f"plots/{name}.json", content)
 
 
-def training_histories(names):
-    """Training curves as {title: {name: [(step, value), ...]}}."""
-    read = lambda path, key: [(entry["step"], entry[key]) for entry in artifacts.load_json(Path("models") / path / "history.json")]
-    labelled = "digit_accuracy" in artifacts.load_json(Path("models/vae") / names[0] / "history.json")[0]
-    vaes = ("unimodal VAEs: digits read off reconstructions", "digit_accuracy") if labelled else ("unimodal VAEs: held-out ELBO", "elbo")
-    return {vaes[0]: {n: read(f"vae/{n}", vaes[1]) for n in names},
-            "baselines: held-out loss": {m: read(f"baseline/{m}", "held_out") for m in METHODS[2:]},
-            "EB-MVAE: held-out score matching": {"eb_mvae": read("ebm", "held_out")},
-            "annealed: held-out loss": {"eb_mvae_annealed": read("annealed", "held_out")}}
+def page_facts(p, provenance, measured, references, seeds_of):
+    """What the head of the page says."""
+    n_samples = measured[next(iter(METHODS))]["rows"][0]["n_samples"]
+    size = f"{provenance['n_train']} training tuples, {n_samples} samples per cell"
+    labelled = measured[next(iter(METHODS))]["unconditional"]
+    facts = {
+        "Data": provenance["dataset"],
+        "Profile": p.profile,
+        "Seeds": ", ".join(map(str, all_seeds(seeds_of))),
+        "Size": size + warnings(measured),
+        "Labels": "" if labelled else "no labels, so no coherence and no agreement",
+        "Device": f"{references['device']}, torch {references['torch']}",
+        # A file can't tell the commit that it will be part of.
+        "Code": "that of the commit that holds this file; SHA-256 of ebmvae/ and stages/ "
+        f"{code.combined(('ebmvae', 'stages'))[:12]}…",
+    }
+    return {term: text for term, text in facts.items() if text}
 
 
-def save_plots(rows, table, spread, histories, names, distance):
-    """Tidy JSON rows for `dvc plots`: values are numbers, one observation a row; low and high are a standard deviation away."""
-    def band(method, target, key, metric):
-        value, off = table[method][target][key][metric], spread.get(method, {}).get(target, {}).get(key, {}).get(metric, 0)
-        return {"value": value, "low": value - off, "high": value + off}
+def page_images(p, provenance, measured):
+    """What the page shows of a few test tuples, as keyword arguments of `page.PageContent`."""
+    test, names = splits.load_split("test"), provenance["modalities"]
+    index = grid.test_tuples(p, len(test), "cpu")
+    shown = index[grid.page_rows(test.labels[index])]
+    classes = provenance.get("classes") or range(splits.n_classes(test.labels))
+    numbered = enumerate(test.labels[shown].tolist(), 1)
+    tuples = [str(i if len(classes) == 1 else classes[c]) for i, c in numbered]
 
-    save = lambda name, value: artifacts.save_json(OUT / "plots" / f"{name}.json", rounded(value), checksum=False)
-    columns = ["method", "target", "observed", "n_observed", "coherence", distance, "n_samples", "seed"]
-    save("grid", [{key: row[key] for key in columns} for row in rows])
-    for name, metric in (("coherence", "coherence"), ("frechet", distance)):
-        save(name, [{"method": method, "target": target, "n_observed": int(key[5:]), "metric": metric,
-                     **band(method, target, key, metric)}
-                    for method in METHODS for target in names for key, cell in table[method][target].items() if metric in cell])
-    save("training", [{"family": family, "name": name, "step": step, "value": value}
-                      for family, lines in histories.items() for name, points in lines.items() for step, value in points])
+    def load(method, kind):
+        files = {name: RESULTS / method / f"{kind}_{name}.npy" for name in names}
+        return {name: artifacts.load_array(file) for name, file in files.items()}
 
-
-def rounded(value):
-    """Numbers to six significant digits, so that files read well and diff well."""
-    if isinstance(value, dict):
-        return {key: rounded(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [rounded(part) for part in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    return {
+        "cells": {method: load(method, "cells") for method in METHODS},
+        "real": {name: test.images[name][shown].numpy() for name in names},
+        "tuples": tuples,
+        "trajectories": {
+            method: {**result["trajectory"], "images": load(method, "trajectory")}
+            for method, result in measured.items()
+            if "trajectory" in result
+        },
+    }
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    command.run(main)

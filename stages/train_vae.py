@@ -1,67 +1,97 @@
 """One unimodal beta-VAE, q(z|x) = N(mean, diag), trained alone on its own ELBO (paper, section 3).
 
-    python -m stages.train_vae m1
-    torchrun --nproc-per-node 2 -m stages.train_vae m1      # by several processes together
+python -m stages.train_vae m1
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from stages.lib import artifacts, data, networks, objectives, parallel, params, posteriors, runtime, training
+from ebmvae import command, params
+from ebmvae.core import artifacts, devices, random, training
+from ebmvae.data import splits
+from ebmvae.evaluation.classifiers import Classifier
+from ebmvae.vae import elbo, experts
+from ebmvae.vae.likelihoods import NLL
+from ebmvae.vae.networks import Decoder, Encoder
 
 OUT = Path("models/vae")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("modality", help="m1, m2, ...")
     modality = parser.parse_args().modality
     p = params.load()
-    runtime.begin("train_vae", modality, several=True)
-    device = runtime.setup(p.threads)
-    train, test = (data.load_split(split, device, [modality]) for split in ("train", "test"))
-    images, test_images = train.images[modality], test.images[modality]
-    labelled = data.n_classes(train.labels) > 1
-    judge = artifacts.load_module(f"models/judge/{modality}.safetensors", networks.Classifier, device) if labelled else None
+    with command.exclusive("train_vae", modality):
+        run(modality, p)
 
+
+def run(modality, p, train=training.train):
+    """Train and write the VAE of one modality. `train`: what trains, for benchmarks to time."""
+    device = devices.setup(p.threads)
+    images = splits.load_split("train", device, [modality]).images[modality]
+    test = splits.load_split("test", device, [modality])
     shape = dict(image_shape=list(images.shape[1:]), latent_dim=p.vae.latent_dim)
-    with runtime.seeded("train_vae", p.seed, modality):
-        encoder, decoder = networks.Encoder(**shape).to(device), networks.Decoder(**shape).to(device)
-    nll = partial(objectives.NLL[p.vae.likelihood], scale=p.vae.scale)
-    rng = runtime.generator(device, "train_vae", p.seed, modality)
+    with random.seeded("train_vae", p.seed, modality):
+        encoder, decoder = Encoder(**shape).to(device), Decoder(**shape).to(device)
+    nll = partial(NLL[p.vae.likelihood], scale=p.vae.scale)
+    rng = random.generator(device, "train_vae", p.seed, modality)
 
     def loss(index, progress):
-        noise = torch.randn(len(index), p.vae.latent_dim, generator=rng, device=device)
-        mine = parallel.share(len(index))
-        x, noise = data.to_float(images[index[mine]]), noise[mine]  # B, C, H, W; B, d
-        beta = objectives.kl_weight(progress, p.vae.warmup, p.vae.beta)
-        return objectives.beta_vae(x, encoder, decoder, noise, beta, nll)
+        eps = torch.randn(len(index), p.vae.latent_dim, generator=rng, device=device)  # B, d
+        x = splits.to_float(images[index])  # B, C, H, W
+        beta = elbo.kl_weight(progress, p.vae.warmup, p.vae.beta)
+        return elbo.beta_vae(x, encoder, decoder, eps, beta, nll)
 
-    @torch.no_grad()
-    def held_out():
-        """ELBO in nats (up to the likelihood's constant), and how often the judge reads the digit off reconstructions of posterior samples."""
-        x, labels = data.to_float(test_images[:1000]), test.labels[:1000]
-        mean, logvar = encoder(x)
-        noise = torch.randn(mean.shape, generator=runtime.generator(device, "held out", modality), device=device)
-        recon = decoder(posteriors.sample(mean, logvar, noise))
-        elbo = -(nll(x, recon) + posteriors.kl_from_prior(mean, logvar)).mean()
-        read = {"digit_accuracy": float((judge(recon.clamp(0, 1)).argmax(1) == labels).float().mean())} if judge else {}
-        return {"elbo": float(elbo), **read}
-
-    history = training.train(
-        f"train_vae {modality}", torch.nn.ModuleList([encoder, decoder]), loss, len(images),
-        batch_size=p.vae.batch_size, epochs=p.vae.epochs, learning_rate=p.vae.learning_rate,
-        lr_schedule=p.vae.lr_schedule, generator=rng, after_epoch=held_out)
-    if runtime.RANK > 0:
-        return
+    history = train(
+        f"train_vae {modality}",
+        torch.nn.ModuleList([encoder, decoder]),
+        loss,
+        len(images),
+        training.Settings(
+            batch_size=p.vae.batch_size,
+            learning_rate=p.vae.learning_rate,
+            epochs=p.vae.epochs,
+            lr_schedule=p.vae.lr_schedule,
+        ),
+        rng,
+        p.model_dump(),
+        after_epoch=held_out(modality, test, encoder, decoder, nll),
+    )
     with artifacts.together():
         artifacts.save_module(OUT / modality / "encoder.safetensors", encoder, shape)
         artifacts.save_module(OUT / modality / "decoder.safetensors", decoder, shape)
         artifacts.save_json(OUT / modality / "history.json", history)
 
 
+def held_out(modality, test, encoder, decoder, nll, n=1000):
+    """A function that measures the VAE on n test images, always with the same noise.
+
+    It returns the ELBO in nats, up to the likelihood's constant, and how often the classifier reads
+    the digit off reconstructions of posterior samples, where there are labels.
+    """
+    x, labels, device = test.images[modality][:n], test.labels[:n], test.labels.device
+    file, classifier = f"models/classifiers/{modality}.safetensors", None
+    if splits.n_classes(test.labels) > 1:
+        classifier = artifacts.load_module(file, Classifier, device)
+
+    @torch.no_grad()
+    def measure():
+        images = splits.to_float(x)
+        mean, logvar = encoder(images)
+        rng = random.generator(device, "held out", modality)
+        eps = torch.randn(mean.shape, generator=rng, device=device)
+        recon = decoder(experts.sample(mean, logvar, eps))
+        value = -(nll(images, recon) + experts.kl_from_prior(mean, logvar)).mean()
+        if classifier is None:
+            return {"elbo": float(value)}
+        right = classifier(recon.clamp(0, 1)).argmax(1) == labels
+        return {"elbo": float(value), "digit_accuracy": float(right.float().mean())}
+
+    return measure
+
+
 if __name__ == "__main__":
-    runtime.run(main)
+    command.run(main)

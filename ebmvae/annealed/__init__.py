@@ -1,0 +1,1 @@
+"""Ours: the noise-conditional energy, its losses and its sampler."""

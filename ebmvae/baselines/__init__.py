@@ -1,0 +1,1 @@
+"""Joint-posterior VAEs, one file per method: its loss and its conditional sampler."""

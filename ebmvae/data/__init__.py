@@ -1,0 +1,1 @@
+"""Tuples and latents on disk, as all other stages read them."""

@@ -1,0 +1,1 @@
+"""The ruler: classifiers, features, metrics, and the grid of conditional tasks."""

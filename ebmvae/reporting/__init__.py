@@ -1,0 +1,1 @@
+"""What people look at: claims, tables, figures, seeds, the page."""

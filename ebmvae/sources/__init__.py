@@ -1,0 +1,1 @@
+"""What tuples are made from: digits and backgrounds, or pictures from outside."""

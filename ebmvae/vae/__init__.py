@@ -1,0 +1,1 @@
+"""The VAEs: networks, likelihoods, Gaussian experts, ELBOs."""

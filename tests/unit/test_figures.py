@@ -1,0 +1,82 @@
+"""What figures hold, read off the pictures and axes themselves."""
+
+import numpy as np
+import pytest
+
+from ebmvae.methods import METHODS, REFERENCES
+from ebmvae.reporting import figures
+
+
+def image(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)  # never white
+
+
+# ---- images of several shapes
+
+
+def test_smaller_images_are_set_in_white_and_grey_ones_become_colour():
+    """The height of one and the width of another; an odd rest is below and to the right."""
+    images = [image(2, 1, 4, 8, seed=1), image(2, 3, 7, 5, seed=2), image(2, 3, 2, 2, seed=3)]
+    expected = np.full((2, 3, 3, 7, 8), 255, np.uint8)
+    places = [(1, 0), (0, 1), (2, 3)]  # top, left
+    for m, (x, (top, left)) in enumerate(zip(images, places, strict=True)):
+        bottom, right = top + x.shape[2], left + x.shape[3]
+        expected[:, m, :, top:bottom, left:right] = x  # one channel becomes three alike
+    np.testing.assert_array_equal(figures.side_by_side(images), expected)
+
+
+def test_tiles_are_drawn_in_colour_with_gaps():
+    images = image(2, 3, 1, 4, 6)
+    expected = np.full((4 + 2 + 4, 6 + 2 + 6 + 2 + 6, 3), 255)
+    for row, column in np.ndindex(2, 3):
+        tile = np.moveaxis(images[row, column], 0, 2)  # grey: all three channels alike
+        expected[6 * row : 6 * row + 4, 8 * column : 8 * column + 6] = tile
+    np.testing.assert_array_equal(figures.tile(images), expected)
+
+
+# ---- curves
+
+
+def table_of(modalities, labelled):
+    """As in table.json; no number stands twice."""
+    numbers = iter(np.linspace(0.1, 0.9, 1000))
+
+    def cell(k):
+        coherence = {"coherence": next(numbers)} if labelled and k else {}
+        return {"fid": 100 * next(numbers), **coherence}
+
+    names = [f"m{k + 1}" for k in range(modalities)]
+    cells = {
+        m: {n: {f"given{k}": cell(k) for k in range(modalities)} for n in names} for m in METHODS
+    }
+    return {**cells, **{reference: {n: cell(1) for n in names} for reference in REFERENCES}}
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("modalities, targets", [(2, ("m2", "m1")), (5, ("m5", "m3", "m4"))])
+def test_curves_are_the_numbers_of_the_table(modalities, targets, labelled):
+    """A row per target; coherence and distance, or distance alone."""
+    table = table_of(modalities, labelled)
+    metrics = ["coherence", "fid"] if labelled else ["fid"]
+    axes = figures.curves(table, {"poe": table["poe"]}, "fid", targets).axes
+    steps = [f"given{k}" for k in range(1, modalities)]
+    for axis, (target, metric) in zip(
+        axes, [(t, m) for t in targets for m in metrics], strict=True
+    ):
+        assert axis.get_ylabel() == figures.METRIC_LABELS[metric]
+        assert axis.get_title() == f"{target} given others"
+        lines = {line.get_label(): line for line in axis.lines}
+        assert list(lines) == [entry.label for entry in figures.SHOWN.values()]
+        for key, entry in figures.SHOWN.items():
+            line, part = lines[entry.label], table[key][target]
+            assert line.get_color() == entry.colour
+            if key in REFERENCES:
+                assert set(line.get_ydata()) == {part[metric]}
+            else:
+                assert list(line.get_xdata()) == list(range(1, modalities))
+                assert list(line.get_ydata()) == [part[step][metric] for step in steps]
+        (band,) = axis.collections  # of PoE alone: the value less and plus itself
+        y = band.get_paths()[0].vertices[:, 1]
+        largest = max(table["poe"][target][step][metric] for step in steps)
+        assert (min(y), max(y)) == (0, pytest.approx(2 * largest))
+        assert axis.get_ylim()[0] == 0 and (axis.get_ylim()[1] == 1.02) == (metric == "coherence")

@@ -1,0 +1,81 @@
+"""The DAG as rules for make: the order, and what a failure stops. On real DVC: tests/pipeline."""
+
+import subprocess
+from contextlib import nullcontext
+from unittest.mock import Mock
+
+import networkx
+import pytest
+from dvc.repo import Repo
+
+from ebmvae.core.messages import UserError
+from tests.project import ROOT
+from tools import parallel
+
+# z <- y <- x, z <- b; a alone
+TOY = {"a": [], "b": ["z"], "x": ["y"], "y": ["z"], "z": []}
+ORDER = ["z", "y", "a", "b", "x"]
+
+
+@pytest.fixture
+def repo():
+    """What `dag` reads of a DVC project: its graph, from a stage to those it depends on."""
+    stages = {name: Mock(addressing=name) for name in TOY}
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(stages.values())
+    graph.add_edges_from((stages[name], stages[need]) for name in TOY for need in TOY[name])
+    return Mock(index=Mock(graph=graph))
+
+
+def test_the_longest_chain_comes_first(repo):
+    assert parallel.dag(repo) == TOY and list(parallel.dag(repo)) == ORDER
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside DVC
+def test_the_real_dag(monkeypatch):
+    monkeypatch.chdir(ROOT)  # DVC names stages as seen from here
+    with Repo() as real:
+        dag = parallel.dag(real)
+    order = list(dag)
+    assert order[0] == "polymnist" and order[-1] == "report"
+    assert all(order.index(need) < order.index(name) for name in dag for need in dag[name])
+    assert {f"train_vae@m{m}" for m in range(1, 6)} < set(dag["encode"])
+    assert dag["fit_ebm"] == ["encode"] and dag["train_classifiers"] == ["polymnist"]
+    assert {name for name in dag if name.startswith("evaluate")} < set(dag["report"])
+    assert order.index("fit_annealed") < order.index("train_baseline@moe")
+
+
+def make(repo, folder, fails=""):
+    """`make` with a dvc that notes its stage and fails for one: the process, stages in order."""
+    (folder / "rules.mk").write_text(parallel.rules(repo))
+    words = 'for name; do :; done\n[ "$name" = "{}" ] && exit 1\necho "$*" >> {}/calls\n'
+    (folder / "dvc").write_text("#!/bin/sh\n" + words.format(fails, folder))
+    (folder / "dvc").chmod(0o755)
+    command = ["make", "--keep-going", "--jobs", "3", "--file", "rules.mk"]
+    env = {"PATH": f"{folder}:/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True)
+    calls = (folder / "calls").read_text().splitlines()
+    begin = "--wait-for-lock repro --single-item "
+    assert all(call.startswith(begin) for call in calls)
+    return done, [call.removeprefix(begin) for call in calls]
+
+
+def test_stages_run_after_what_they_need(repo, tmp_path):
+    done, ran = make(repo, tmp_path)
+    assert done.returncode == 0 and sorted(ran) == sorted(TOY)
+    assert all(ran.index(need) < ran.index(name) for name in TOY for need in TOY[name])
+    assert [f"[{k} of 5]" in done.stdout for k in range(1, 6)] == [True] * 5
+
+
+def test_a_failed_stage_stops_only_what_depends_on_it_and_is_named(repo, tmp_path):
+    done, ran = make(repo, tmp_path, fails="y")
+    assert done.returncode != 0 and "y] Error" in done.stderr
+    assert set(ran) == {"a", "b", "z"}
+
+
+@pytest.mark.parametrize("listed, holds", [(5, True), (4, False), (0, True)])
+def test_another_number_of_modalities_in_dvc_yaml_is_refused(monkeypatch, listed, holds):
+    monkeypatch.chdir(ROOT)  # params.yaml has 5
+    stages = [Mock(addressing=f"train_vae@m{m + 1}") for m in range(listed)]
+    with nullcontext() if holds else pytest.raises(UserError, match=r"polymnist\.modalities"):
+        parallel.refuse_other_modalities(Mock(index=Mock(stages=stages)))

@@ -1,0 +1,1 @@
+"""What drives the DAG: the parallel runner, the number of modalities, sweeps."""
