@@ -50,9 +50,10 @@ def block(table):
     metrics = {key: form for key, form in forms.items() if key in first[names[0]]["given1"]}
     sizes = (1, len(names) - 1)
     numbers = results.key_numbers(table, table["standard_deviation"], names, metrics, sizes)
+    numbers = numbers.replace("Fréchet distance", "distance")  # lines of 100 characters
     seeds = sorted({seed for method in methods for seed in table["seeds"][method]})
     origin = (
-        f"{table['dataset']}, profile `{table['profile']}`, seeds {', '.join(map(str, seeds))}, "
+        f"{table['dataset']}, profile `{table['profile']}`, seed {', '.join(map(str, seeds))}, "
         f"device {table['device']}, {table['samples_per_cell']:,} samples per cell:"
     )
     return f"{origin}\n\n{numbers}\n"
