@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The real Slurm on this one machine: munge, slurmctld and two nodes, n1 and n2, of one core each. Wants root and Debian or Ubuntu.
+# The real Slurm on this one machine: munge, slurmctld and two nodes, n1 and n2, of one core each.
+# Wants root and Debian or Ubuntu.
 #
-#   tests/cluster/slurm.sh start FOLDER    installs it where it is missing; then `export SLURM_CONF=FOLDER/slurm.conf`
+#   tests/cluster/slurm.sh start FOLDER    installs it where it is missing; then
+#                                          `export SLURM_CONF=FOLDER/slurm.conf`
 #   tests/cluster/slurm.sh stop FOLDER
 #
 # All it writes, its packages apart, is in FOLDER.
@@ -18,7 +20,10 @@ if [ "$what" = stop ]; then
   exit 0
 fi
 
-if [ "$(id -u)" != 0 ]; then echo "error: slurmd wants root; use a container or virtual machine" >&2; exit 2; fi
+if [ "$(id -u)" != 0 ]; then
+  echo "error: slurmd wants root; use a container or virtual machine" >&2
+  exit 2
+fi
 if ! { command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null; then
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
