@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ebmvae import command, params
+from ebmvae import command, params, paths
 from ebmvae.core import artifacts
 from ebmvae.core.random import seed_of
 from ebmvae.sources import digits
@@ -30,9 +30,9 @@ def main():
     with command.exclusive("polymnist"):
         if p.own_data:
             rng = np.random.default_rng(seed_of("own data", p.seed))
-            splits, provenance = read_own(Path(p.own_data), p, rng)
+            splits, provenance = read_own(paths.locate(p.own_data), p, rng)
         elif p.import_dir:
-            splits, provenance = import_tree(Path(p.import_dir), p)
+            splits, provenance = import_tree(paths.locate(p.import_dir), p)
         else:
             splits, provenance = make_polymnist(p)
         names = [f"m{i + 1}" for i in range(p.modalities)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ebmvae import paths
 from ebmvae.core import artifacts
 from ebmvae.core.messages import UserError, relative
 from ebmvae.data.splits import to_float
@@ -32,7 +33,7 @@ def extractor(p, device):
     if choice == "none":
         net = artifacts.load_module("models/classifiers/features.safetensors", FeatureNet, device)
         return lambda images: net.features(to_float(images))
-    file = download(Path("data/raw")) if choice == "download" else Path(choice)
+    file = download(Path("data/raw")) if choice == "download" else paths.locate(choice)
     return inception(file, p.fid.sha256, device)
 
 
@@ -40,7 +41,7 @@ def download(folder):
     """The Inception weights in `folder`, fetched by clean-fid if they are not there yet."""
     from cleanfid.downloads_helper import check_download_inception
 
-    target = folder / INCEPTION
+    target = paths.locate(folder / INCEPTION)
     if target.exists():
         return target
     limit = socket.getdefaulttimeout()

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+from ebmvae import paths
 from ebmvae.core.messages import UserError, relative
 from ebmvae.sources.digits import SIDE
 from ebmvae.sources.pictures import open_picture, stay_inside
@@ -39,7 +40,7 @@ def load_backgrounds(choice, modalities):
     for file in files[:modalities]:
         what = f"polymnist.backgrounds: {file.name if builtin else relative(file)}"
         if not builtin:
-            stay_inside(file, Path(choice), what)
+            stay_inside(file, paths.locate(choice), what)
         picture = open_picture(file, what)
         height, width, _ = picture.shape
         if min(height, width) < SIDE:
@@ -57,7 +58,7 @@ def _inside_package(name):
 
 def _listed(choice, modalities):
     """The files in the folder `choice` but hidden ones, sorted by name."""
-    folder = Path(choice)
+    folder = paths.locate(choice)
     if not folder.is_dir():
         raise UserError(
             f"polymnist.backgrounds: {choice} is not a folder; "

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ebmvae import paths
 from ebmvae.core.messages import UserError, relative, say
 from ebmvae.core.random import generator
 
@@ -34,6 +35,9 @@ MNIST = {
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
 }
+IDX_UINT8 = b"\0\0\x08"  # how an IDX file of bytes begins
+LARGEST = 2**26  # bytes; the training images have 47 million
+LAYOUTS = ("raw", "MNIST", "MNIST/raw", "*idx?-ubyte*")  # torchvision's folders, and Kaggle's
 TIMEOUT = 10  # seconds to wait for a mirror
 
 
@@ -45,7 +49,8 @@ def load(choice, seed):
     """Digits for `choice` auto, mnist or embedded.
 
     Returns {"train": (images uint8 (K, 28, 28), labels (K,), writers (K,)), "test": ...} and a dict
-    of provenance. Raises `UserError` where MNIST was asked for and can't be had, or is damaged.
+    of provenance. Raises `UserError` where MNIST was asked for and can't be had, or is damaged; in
+    the copy of `dvc exp run --temp` `auto` asks for it too, as the project has the run cache of it.
     """
     if choice == "embedded":
         return embedded(seed)
@@ -54,6 +59,12 @@ def load(choice, seed):
     except NotFound as error:
         if choice == "mnist":
             raise
+        if copied_from := paths.project():
+            raise UserError(
+                f"polymnist.digits: MNIST can't be had ({error}); an experiment in a copy of "
+                f"{copied_from} takes no other digits: add `-S polymnist.digits=embedded`, "
+                "or give it MNIST"
+            ) from None
         say(f"WARNING: MNIST can't be had ({error}).")
     say(
         "WARNING: using scikit-learn's 1,797 embedded digits instead; "
@@ -69,56 +80,103 @@ def load(choice, seed):
 def mnist():
     """MNIST from MNIST_DIR, else data/raw, else torchvision's mirrors; returns as `load`.
 
-    Raises `NotFound` with what was tried.
+    Raises `NotFound` with what was tried, and `UserError` if MNIST_DIR is set and holds no MNIST.
     """
-    tried = []
-    for folder in filter(None, (os.environ.get("MNIST_DIR"), "data/raw")):
+    if given := os.environ.get("MNIST_DIR"):
         try:
-            return read_mnist(Path(folder))
+            return read_mnist(*paths.places(given))
         except NotFound as error:
-            tried.append(str(error))
+            raise UserError(f"MNIST_DIR={given}: {error}; correct it, or unset it") from None
+    try:
+        return read_mnist(*paths.places("data/raw"))
+    except NotFound as error:
+        tried = error
     with tempfile.TemporaryDirectory() as temporary:
         try:
             download(Path(temporary))
         except NotFound as error:
-            places = "; ".join([*tried, str(error)])
-            raise NotFound(f"{places}; set MNIST_DIR to a folder with MNIST") from None
+            raise NotFound(f"{tried}; {error}; set MNIST_DIR to a folder with MNIST") from None
         return read_mnist(Path(temporary))
 
 
-def read_mnist(folder):
-    """The four IDX files of `folder`, gzipped or raw; returns as `load`.
+def read_mnist(*folders):
+    """The four IDX files in `folders` or in LAYOUTS of them, gzipped or raw; returns as `load`.
 
-    Raises `NotFound` for a missing file, `UserError` for one whose content has another SHA-256.
+    They are known by the SHA-256 of their content, under any name. Raises `NotFound` with what is
+    missing where, and `UserError` for a file with MNIST's name and other content.
     """
-    arrays = {key: _read_idx(folder, *MNIST[key]) for key in MNIST}
+    contents, damaged = {}, {}
+    keys = {digest: key for key, (_, digest) in MNIST.items()}
+    for file in (file for folder in folders for file in _candidates(folder)):
+        if len(contents) == len(MNIST):
+            break
+        content, problem = _read(file)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest in keys:
+            contents[keys[digest]] = content
+        if (key := _key_of(file.name)) and keys.get(digest) != key:
+            other = (
+                f"SHA-256 of the content is {digest[:12]}..., MNIST's is {MNIST[key][1][:12]}..."
+            )
+            damaged[key] = f"{relative(file)}: {problem or other}; fetch MNIST anew"
+    if missing := [key for key in MNIST if key not in contents]:
+        for key in filter(damaged.get, missing):
+            raise UserError(damaged[key])
+        raise NotFound(_missing(missing, folders))
     sets = {}
     for split in ("train", "test"):
-        images, labels = arrays[split, "images"], arrays[split, "labels"]
+        images, labels = (_array(contents[split, kind]) for kind in ("images", "labels"))
         sets[split] = images, labels, np.arange(len(labels))
     hashes = {name: digest for name, digest in MNIST.values()}
     return sets, {"dataset": "PolyMNIST (MNIST digits)", "digits": "mnist", "digit_files": hashes}
 
 
-def _read_idx(folder, name, expected):
-    """The array in `folder`/`name` or its .gz, whose content should have the SHA-256 `expected`."""
-    file = next((f for f in (folder / name, folder / f"{name}.gz") if f.is_file()), None)
-    if file is None:
-        raise NotFound(f"{relative(folder)} holds no {name} or {name}.gz")
+def _candidates(folder):
+    """Files that may be MNIST's, in `folder` and its LAYOUTS, raw ones first."""
     try:
-        content = file.read_bytes()
-        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        places = [folder, *(place for layout in LAYOUTS for place in sorted(folder.glob(layout)))]
+        files = [file for place in places if place.is_dir() for file in sorted(place.iterdir())]
+        return sorted(filter(Path.is_file, files), key=_is_zipped)
+    except OSError as error:
+        raise UserError(f"{relative(folder)}: can't be read ({error.strerror})") from None
+
+
+def _is_zipped(file):
+    return file.suffix.lower() == ".gz"
+
+
+def _key_of(name):
+    """The key in MNIST of a file's name, which may have dots or .gz; None for any other name."""
+    plain = name.lower().removesuffix(".gz").replace(".", "-")
+    return next((key for key, (known, _) in MNIST.items() if plain == known), None)
+
+
+def _read(file):
+    """The content of an IDX file, unzipped, and None; or b"" and why there is none."""
+    try:
+        with open(file, "rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(file) if zipped else open(file, "rb") as opened:
+            if (start := opened.read(3)) != IDX_UINT8:
+                return b"", "is no IDX file of bytes"
+            return start + opened.read(LARGEST), None
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{relative(file)}: can't be read ({error}); fetch MNIST anew") from None
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != expected:
-        raise UserError(
-            f"{relative(file)}: SHA-256 of the content is {digest[:12]}..., "
-            f"MNIST's is {expected[:12]}...; fetch MNIST anew"
-        )
+        return b"", f"can't be read ({error})"
+
+
+def _array(content):
+    """The array in an IDX file."""
     header = 4 + 4 * content[3]  # magic, then one 32-bit size per dimension
     shape = np.frombuffer(content[4:header], ">i4")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _missing(keys, folders):
+    """What is said of files of MNIST that none of `folders` has."""
+    where = " and ".join(relative(folder) for folder in folders)
+    none = "" if any(folder.is_dir() for folder in folders) else "is not a folder, so it "
+    names = ", ".join(f"{name} or {name}.gz" for name, _ in map(MNIST.get, keys))
+    return f"{where} {none}holds no {names}; looked for by content, also in {', '.join(LAYOUTS)}"
 
 
 def download(folder):

@@ -16,7 +16,8 @@ from ebmvae.reporting import seeds
 from tests.project import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside DVC
-EXEMPT = {f"ebmvae/{name}.py" for name in ("params", "command", "methods")}  # no output follows
+# No output follows from these.
+EXEMPT = {f"ebmvae/{name}.py" for name in ("params", "command", "methods", "paths")}
 EVALUATIONS = {f"evaluate@{method}" for method in METHODS}
 
 

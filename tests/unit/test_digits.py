@@ -174,6 +174,73 @@ def test_any_damage_to_a_gzip_is_refused_or_harmless(small_mnist):
     assert refusals > len(whole) / 2
 
 
+# ---- files under other names and in other folders: their content tells what they are
+
+LABELS = "t10k-labels-idx1-ubyte"
+
+
+def move(file, target):
+    """Move a file of `small_mnist` to `target`, relative to its folder; into its name as well."""
+    moving = file.rename(file.with_name("moving"))
+    (file.parent / target).parent.mkdir(parents=True, exist_ok=True)
+    return moving.rename(file.parent / target)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "MNIST/raw/{name}",  # torchvision's root
+        "raw/{name}",  # and the folder in it
+        "MNIST/{name}",
+        "{dotted}",
+        "MNIST/raw/{dotted}",
+        "{name}/{name}",  # Kaggle's archive
+        "{name} (1)",  # what a browser makes of a second download
+        "{short}.bin",
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist_is_known_by_content_under_any_name(small_mnist, layout, packed):
+    for name in FILES:
+        dotted, short = name.replace("-idx", ".idx"), name[:7]
+        target = layout.format(name=name, dotted=dotted, short=short)
+        file = move(small_mnist / name, target)
+        if packed:
+            zip_up(file)
+    sets, provenance = digits.read_mnist(small_mnist)
+    assert_small_arrays(sets)
+    assert provenance["digit_files"] == dict(digits.MNIST.values())
+
+
+def test_swapped_names_and_a_zipped_file_without_gz_do_not_matter(small_mnist):
+    first, second = small_mnist / FILES[0], small_mnist / FILES[1]
+    images, labels = first.read_bytes(), second.read_bytes()
+    first.write_bytes(labels)
+    second.write_bytes(gzip.compress(images))
+    assert_small_arrays(digits.read_mnist(small_mnist)[0])
+
+
+def test_other_files_beside_do_not_matter(small_mnist):
+    """Pictures, a damaged second copy, a folder and a dead link with MNIST's names."""
+    for name, content in (
+        ("a.png", b"\x89PNG"),
+        ("b.gz", b"\x1f\x8b"),
+        (f"{LABELS}.gz", b"\x1f\x8b"),
+    ):
+        (small_mnist / name).write_bytes(content)
+    (small_mnist / f"{FILES[0]}.gz").mkdir()
+    (small_mnist / "train-labels.idx1-ubyte").symlink_to("nowhere")
+    assert_small_arrays(digits.read_mnist(small_mnist)[0])
+
+
+@pytest.mark.parametrize("name", ["t10k-labels.idx1-ubyte", f"MNIST/raw/{LABELS}"])
+@pytest.mark.parametrize("content", [b"<html>", idx(small_arrays()["test", "labels"])[:-1]])
+def test_damage_is_named_in_other_layouts_too(small_mnist, name, content):
+    file = move(small_mnist / LABELS, name)
+    file.write_bytes(content)
+    refused(small_mnist, file)
+
+
 # ---- the choice
 
 
@@ -219,6 +286,64 @@ def test_auto_does_not_fall_back_from_a_damaged_file(small_mnist, nowhere, monke
     (small_mnist / FILES[0]).write_bytes(b"damaged")
     with pytest.raises(UserError, match=FILES[0]):
         digits.load("auto", 0)
+
+
+@pytest.mark.parametrize("choice", ["auto", "mnist"])
+@pytest.mark.parametrize("given", ["mistyped", "empty", "pictures", "file"])
+def test_mnist_dir_without_mnist_stops_and_tells_what_was_looked_for(
+    tmp_path, nowhere, monkeypatch, choice, given
+):
+    for folder in ("empty", "pictures"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pictures/train-images.png").write_bytes(b"")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("MNIST_DIR", given)
+    with pytest.raises(UserError) as caught:
+        digits.load(choice, 0)
+    assert not isinstance(caught.value, digits.NotFound)
+    for word in (f"MNIST_DIR={given}", "MNIST/raw", *FILES):
+        assert word in str(caught.value)
+
+
+def test_an_empty_mnist_dir_is_none(nowhere, monkeypatch):
+    monkeypatch.setenv("MNIST_DIR", "")
+    assert digits.load("auto", 3) == ("embedded", 3)
+
+
+# ---- in the copy that `dvc exp run --temp` makes
+
+
+@pytest.fixture
+def copied(nowhere, tmp_path, monkeypatch):
+    """The current folder is a copy of the project in `tmp_path`."""
+    copy = tmp_path / ".dvc/tmp/exps/standalone/tmp1"
+    (copy / ".dvc").mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(copy)
+    return copy
+
+
+@pytest.mark.parametrize("given", [None, "data/raw", "kept"])
+def test_a_copy_takes_mnist_from_its_project(small_mnist, copied, monkeypatch, given):
+    for name in FILES:
+        move(small_mnist / name, f"{given or 'data/raw'}/{name}")
+    (copied / "kept").mkdir()  # there too, without MNIST
+    if given:
+        monkeypatch.setenv("MNIST_DIR", given)
+    assert_small_arrays(digits.load("auto", 0)[0])
+
+
+def test_a_copy_does_not_fall_back(copied, tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path} .*polymnist.digits=embedded"):
+        digits.load("auto", 0)
+    assert digits.load("embedded", 3) == ("embedded", 3)
+
+
+def test_an_experiment_in_the_project_itself_falls_back(nowhere, tmp_path, monkeypatch):
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("DVC_EXP_NAME", "bold-ring")
+    assert digits.load("auto", 3) == ("embedded", 3)
 
 
 # ---- the download, with a mirror that fails or not: no test asks the internet

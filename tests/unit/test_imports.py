@@ -21,15 +21,16 @@ METHOD_PARTS = (
 )  # of core that have to do with neither file nor device
 MAY_IMPORT = {
     "core": ["core"],
-    "sources": ["sources", "core"],
+    "sources": ["sources", "paths", "core"],
     "data": ["data", "core"],
     "vae": ["vae", "core"],
     **{name: [name, "vae", "core"] for name in ("ebm", "annealed", "baselines")},
-    "evaluation": ["evaluation", "methods", "data", "vae", "core"],
+    "evaluation": ["evaluation", "methods", "paths", "data", "vae", "core"],
     "reporting": ["reporting", "methods", "core"],
     "methods": [],
     "params": ["methods", "core"],
     "command": ["core"],
+    "paths": [],
 }
 
 
