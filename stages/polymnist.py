@@ -8,6 +8,7 @@ writer of the same class. Digits come from MNIST, or from scikit-learn's where M
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from ebmvae import command, params, paths
 from ebmvae.core import artifacts
+from ebmvae.core.messages import UserError, say
 from ebmvae.core.random import seed_of
 from ebmvae.sources import digits
 from ebmvae.sources.backgrounds import load_backgrounds
@@ -39,6 +41,8 @@ def main():
         provenance |= {"modalities": names, "seed": p.seed}
         provenance |= {f"n_{split}": len(labels) for split, (_, labels, _) in splits.items()}
         write(splits, names, provenance)
+        if (p.digits, provenance["digits"]) == ("auto", "embedded"):
+            settle_digits()
     print(f"polymnist: {provenance['dataset']}, written to {OUT}/")
 
 
@@ -53,6 +57,20 @@ def make_polymnist(p):
         rng = np.random.default_rng(seed_of("polymnist", p.seed, split))
         splits[split] = make_tuples(*digit_sets[split], backgrounds, n, rng)
     return splits, {**origin, "backgrounds": sources}
+
+
+def settle_digits():
+    """Set polymnist.digits in params.yaml from auto to embedded, which is what it came to.
+
+    DVC reads the parameters after a stage. So nothing in its run cache, which copies and machines
+    share, says `auto` and holds the embedded digits. Raises `UserError` for an unknown layout.
+    """
+    file = Path("params.yaml")
+    text, count = re.subn(rb"(?m)^( +digits: *)auto\b( {4})?", rb"\1embedded", file.read_bytes())
+    if count != 1:
+        raise UserError("polymnist.digits: MNIST can't be had; set it to embedded in params.yaml")
+    artifacts.write(file, text, checksum=False)
+    say("WARNING: params.yaml now has polymnist.digits: embedded, as a record of what was used.")
 
 
 def write(splits, names, provenance):

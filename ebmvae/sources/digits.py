@@ -174,9 +174,12 @@ def _array(content):
 def _missing(keys, folders):
     """What is said of files of MNIST that none of `folders` has."""
     where = " and ".join(relative(folder) for folder in folders)
-    none = "" if any(folder.is_dir() for folder in folders) else "is not a folder, so it "
-    names = ", ".join(f"{name} or {name}.gz" for name, _ in map(MNIST.get, keys))
-    return f"{where} {none}holds no {names}; looked for by content, also in {', '.join(LAYOUTS)}"
+    if not any(folder.is_dir() for folder in folders):
+        where += ": not a folder; it"
+    first, *others = [MNIST[key][0] for key in keys]
+    names = ", ".join([f"{first} or {first}.gz", *others])
+    inside = ", ".join(LAYOUTS)
+    return f"{where} holds no {names}, nor their content under other names or in {inside}"
 
 
 def download(folder):

@@ -181,5 +181,55 @@ def test_the_stage_writes_own_pictures_or_nothing(folder):
     assert files_in(folder / "data") == before
 
 
+@pytest.mark.parametrize("choice, settled", [("auto", "embedded"), ("embedded", "embedded")])
+def test_auto_that_fell_back_is_recorded_in_the_parameters(folder, monkeypatch, choice, settled):
+    without_mnist(monkeypatch)
+    assert run(digits=choice).digits == settled
+    assert artifacts.load_json("data/polymnist/provenance.json")["digits"] == "embedded"
+
+
+def test_nothing_is_recorded_where_mnist_is_at_hand_or_the_stage_fails(folder, monkeypatch):
+    mnist = {"train": digit_set(), "test": digit_set()}, {"dataset": "D", "digits": "mnist"}
+    monkeypatch.setattr(polymnist.digits, "mnist", lambda: mnist)
+    assert run(digits="auto").digits == "auto"
+    without_mnist(monkeypatch)
+    (folder / "data/polymnist/train").rename(folder / "kept")
+    (folder / "data/polymnist/train").write_bytes(b"in the way")
+    with pytest.raises(UserError, match="data/polymnist/train"):
+        run(digits="auto")
+    assert params.load().polymnist.digits == "auto"
+
+
+def without_mnist(monkeypatch):
+    def nowhere():
+        raise polymnist.digits.NotFound("no mirror answered")
+
+    few = {"train": digit_set(), "test": digit_set()}, {"dataset": "E", "digits": "embedded"}
+    monkeypatch.setattr(polymnist.digits, "mnist", nowhere)
+    monkeypatch.setattr(polymnist.digits, "embedded", lambda seed: few)
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        (b"p:\n  digits: auto        # auto | x\n", b"p:\n  digits: embedded    # auto | x\n"),
+        (b"p:\r\n    digits: auto\r\n", b"p:\r\n    digits: embedded\r\n"),
+        (b"# \xc3\xab\np:\n  digits: auto", b"# \xc3\xab\np:\n  digits: embedded"),
+    ],
+)
+def test_the_record_changes_one_word(folder, before, after):
+    (folder / "params.yaml").write_bytes(before)
+    polymnist.settle_digits()
+    assert (folder / "params.yaml").read_bytes() == after
+
+
+@pytest.mark.parametrize("text", ["p: {digits: auto}\n", "  digits: auto\n  digits: auto\n", ""])
+def test_a_record_that_has_no_place_is_an_error(folder, text):
+    (folder / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match="polymnist.digits"):
+        polymnist.settle_digits()
+    assert (folder / "params.yaml").read_text() == text
+
+
 def files_in(folder):
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
