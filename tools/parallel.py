@@ -23,6 +23,7 @@ def main():
         with Repo() as repo:
             refuse_torn_lock(repo)
             refuse_other_modalities(repo)
+            refuse_missing_inception(repo)
             print(rules(repo), end="")
     except DvcException as error:  # a broken dvc.yaml or params.yaml, a folder without a project
         mark = getattr(error.__cause__, "problem_mark", None)  # of a YAML parser
@@ -87,6 +88,20 @@ def refuse_other_modalities(repo):
             f"polymnist.modalities = {m}, but dvc.yaml lists {len(listed)}; "
             f"`python -m tools.modalities {m}` sets both"
         )
+
+
+def refuse_missing_inception(repo):
+    """Raise `UserError` where the Inception weights can't be had: only the last stages read them.
+
+    Those to be downloaded are in data/raw afterwards.
+    """
+    if not any(stage.addressing == "references" for stage in repo.index.stages):
+        return
+    fid = params.load().fid
+    if fid.inception_weights != "none":
+        from ebmvae.evaluation import features  # with torch
+
+        features.weights(fid)
 
 
 def damage(repo):

@@ -29,12 +29,32 @@ def extractor(p, device):
     Raises `UserError` where the Inception file is missing, its SHA-256 is not fid.sha256, or it
     can't be downloaded.
     """
-    choice = p.fid.inception_weights
-    if choice == "none":
+    if p.fid.inception_weights == "none":
         net = artifacts.load_module("models/classifiers/features.safetensors", FeatureNet, device)
         return lambda images: net.features(to_float(images))
+    return inception(weights(p.fid), device)
+
+
+def weights(fid):
+    """The content of the Inception file, its digest checked; fid: the parameters' section.
+
+    Raises `UserError` as `extractor`. `make repro` asks for it first, as trainings take long.
+    """
+    choice = fid.inception_weights
     file = download(Path("data/raw")) if choice == "download" else paths.locate(choice)
-    return inception(file, p.fid.sha256, device)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"fid.inception_weights: {relative(file)} can't be read ({error.strerror})"
+        ) from None
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != fid.sha256:
+        raise UserError(
+            f"fid.inception_weights: SHA-256 of {relative(file)} is {digest[:12]}..., fid.sha256 "
+            f"says {fid.sha256[:12]}...; nothing was loaded"
+        )
+    return content
 
 
 def download(folder):
@@ -60,23 +80,11 @@ def download(folder):
     return target
 
 
-def inception(path, sha256, device):
+def inception(content, device):
     """Clean-fid's Inception features (2048) behind its anti-aliased resize.
 
-    The digest of the file is checked before it is loaded.
+    content: that of the file of weights, checked.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"fid.inception_weights: {relative(path)} can't be read ({error.strerror})"
-        ) from None
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != sha256:
-        raise UserError(
-            f"fid.inception_weights: SHA-256 of {relative(path)} is {digest[:12]}..., fid.sha256 "
-            f"says {sha256[:12]}...; nothing was loaded"
-        )
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
 

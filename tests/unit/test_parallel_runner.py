@@ -4,10 +4,12 @@ import subprocess
 from contextlib import nullcontext
 from unittest.mock import Mock
 
+import cleanfid.downloads_helper
 import networkx
 import pytest
 from dvc.repo import Repo
 
+from benchmarks.workspace import set_params
 from ebmvae.core.messages import UserError
 from tests.project import ROOT
 from tools import parallel
@@ -79,3 +81,22 @@ def test_another_number_of_modalities_in_dvc_yaml_is_refused(monkeypatch, listed
     stages = [Mock(addressing=f"train_vae@m{m + 1}") for m in range(listed)]
     with nullcontext() if holds else pytest.raises(UserError, match=r"polymnist\.modalities"):
         parallel.refuse_other_modalities(Mock(index=Mock(stages=stages)))
+
+
+@pytest.mark.parametrize("weights", ["none", "gone.pt", "other.pt", "download"])
+def test_inceptions_weights_are_looked_for_before_any_training(tmp_path, monkeypatch, weights):
+    def no_route(folder):
+        raise OSError("no route")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cleanfid.downloads_helper, "check_download_inception", no_route)
+    set_params(tmp_path, {"fid.inception_weights": weights})
+    (tmp_path / "other.pt").write_bytes(b"other weights")
+    holds = weights == "none"
+    with nullcontext() if holds else pytest.raises(UserError, match=r"fid\.inception_weights"):
+        parallel.refuse_missing_inception(Mock(index=Mock(stages=[Mock(addressing="references")])))
+
+
+def test_a_project_without_references_needs_no_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without parameters
+    parallel.refuse_missing_inception(Mock(index=Mock(stages=[Mock(addressing="first")])))
