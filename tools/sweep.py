@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import style
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -46,7 +47,8 @@ def main():
     seconds = (time.monotonic() - begun) / len(names)
     print(f"sweep: {seconds:.0f} s per point; `dvc exp show --only-changed` has all of it")
     buffer = io.BytesIO()
-    plot(table).savefig(buffer, format="png", dpi=100)
+    with style.context("default"):  # whatever a user's matplotlibrc says
+        plot(table).savefig(buffer, format="png", dpi=100)
     artifacts.write(args.out, buffer.getvalue(), checksum=False)
     print(f"sweep: {args.out}")
 

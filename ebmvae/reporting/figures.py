@@ -6,6 +6,7 @@ Numbers and images in, figure out.
 import io
 
 import numpy as np
+from matplotlib import style as styles
 from matplotlib.figure import Figure
 
 from ebmvae.core import artifacts
@@ -19,8 +20,10 @@ METRIC_LABELS = {
 SHOWN = {**METHODS, **REFERENCES}  # whatever has a label and a colour
 DPI = 100  # at most 8.8 inches: figures stay under 900 pixels wide
 WIDTH = 8.8  # inches
+DEFAULT = styles.context("default")  # matplotlib's own, whatever a user's matplotlibrc says
 
 
+@DEFAULT
 def save(figure, path, caption):
     """Write PATH.png and PATH.pdf, below it the caption that says where the numbers come from."""
     style = dict(ha="center", va="bottom", fontsize=6.5, color="#555555", wrap=True)
@@ -64,6 +67,7 @@ def side_by_side(images):
     return out
 
 
+@DEFAULT
 def panels(pictures, titles, columns=()):
     """Pictures side by side, (a), (b), (c); `columns` names the columns of each picture."""
     height, width, _ = pictures[0].shape
@@ -85,6 +89,7 @@ def panels(pictures, titles, columns=()):
     return figure
 
 
+@DEFAULT
 def curves(table, spread, distance, targets):
     """Figure 2 and the grid: coherence (left) and Fréchet distance (right) by number observed.
 
@@ -133,6 +138,7 @@ def _draw_curves(axis, table, spread, target, metric):
     axis.set_ylim(0, 1.02 if metric == "coherence" else None)
 
 
+@DEFAULT
 def training_curves(histories):
     """One panel per family of models: {"title": {"name": [(step, value), ...]}}."""
     figure = Figure(figsize=(WIDTH, 2.9))
