@@ -15,12 +15,14 @@ and torch's own memory, nearly 800 MiB) makes them smaller.
 """
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import style
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from benchmarks import workspace
 from ebmvae import command
@@ -50,7 +52,7 @@ STAGES = {  # name: stage and argument
     "grid of the annealed EBM, 2 subsets a size": ("evaluate", "eb_mvae_annealed"),
 }
 MEMORY = 8.0  # GiB
-THREADS = len(os.sched_getaffinity(0))
+THREADS = workspace.cores()
 RESULTS = workspace.ROOT / "benchmarks" / "scaling.json"
 PICTURE = workspace.ROOT / "benchmarks" / "scaling.png"
 BEGIN, END = "<!-- scaling: begin -->", "<!-- scaling: end -->"
@@ -165,14 +167,12 @@ def _table(rows, axis, letter, title):
     return "\n".join(lines)
 
 
+@style.context("default")  # whatever a user's matplotlibrc says
 def draw(rows, file):
     """Seconds and MiB, against M and against the data, on logarithmic axes.
 
     One line per stage, its exponent in the legend.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     axes = figure.subplots(2, 2, sharey="row")
     data = f"times {N_TRAIN:,} tuples, or {N_SAMPLES} samples a cell; M = {USUAL}"

@@ -4,6 +4,7 @@ No number here depends on how fast it was.
 """
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,15 @@ from torch import nn
 
 from benchmarks import scaling, temperature, throughput, timed, workspace
 from ebmvae.core import random, training
+
+
+def test_cores_where_a_process_can_and_can_not_tell(monkeypatch):
+    if hasattr(os, "sched_getaffinity"):
+        assert workspace.cores() == len(os.sched_getaffinity(0))
+        monkeypatch.delattr(os, "sched_getaffinity")  # macOS
+    for count, cores in ((3, 3), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert workspace.cores() == cores
 
 
 def test_median_and_spread():
