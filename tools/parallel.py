@@ -16,9 +16,12 @@ from dvc.repo import Repo
 from ebmvae import command, params
 from ebmvae.core.messages import UserError
 
+CONFIG = ".dvc/config"
+
 
 def main():
     command.parser(__doc__).parse_args()
+    refuse_conflicts()
     try:
         with Repo() as repo:
             refuse_torn_lock(repo)
@@ -60,6 +63,18 @@ def rules(repo):
             f"\t@dvc --wait-for-lock repro --single-item {name}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def refuse_conflicts():
+    """Raise `UserError` with the remedy where a merge left its marks in a file that DVC reads."""
+    side = (
+        f"`git checkout --ours {LOCK_FILE}` (or --theirs), `git add {LOCK_FILE}`, then "
+        "`make repro`, which runs what that one lacks"
+    )
+    # dvc.lock comes last: what `make repro` runs follows from the others.
+    for file, remedy in {"dvc.yaml": "", "params.yaml": "", CONFIG: "", LOCK_FILE: side}.items():
+        if Path(file).is_file():
+            params.refuse_conflict(file, Path(file).read_text(errors="replace"), remedy)
 
 
 def refuse_torn_lock(repo):
