@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
@@ -30,6 +29,7 @@ from ebmvae.core import artifacts, devices
 from ebmvae.data.latents import LATENTS
 from ebmvae.data.splits import POLYMNIST
 from ebmvae.evaluation.classifiers import FeatureNet
+from ebmvae.reporting import figures
 from ebmvae.vae.networks import Decoder
 
 N_TRAIN, N_TEST, N_SAMPLES = 1000, 400, 100  # at 1 times the data; test tuples stay as many
@@ -167,7 +167,7 @@ def _table(rows, axis, letter, title):
     return "\n".join(lines)
 
 
-@style.context("default")  # whatever a user's matplotlibrc says
+@figures.by_default()
 def draw(rows, file):
     """Seconds and MiB, against M and against the data, on logarithmic axes.
 

@@ -7,6 +7,7 @@ make names it at the end.
 """
 
 import functools
+import subprocess
 from pathlib import Path
 
 from dvc.dvcfile import LOCK_FILE, Lockfile
@@ -67,14 +68,21 @@ def rules(repo):
 
 def refuse_conflicts():
     """Raise `UserError` with the remedy where a merge left its marks in a file that DVC reads."""
-    side = (
-        f"`git checkout --ours {LOCK_FILE}` (or --theirs), `git add {LOCK_FILE}`, then "
-        "`make repro`, which runs what that one lacks"
-    )
     # dvc.lock comes last: what `make repro` runs follows from the others.
-    for file, remedy in {"dvc.yaml": "", "params.yaml": "", CONFIG: "", LOCK_FILE: side}.items():
+    for file in ("dvc.yaml", "params.yaml", CONFIG, LOCK_FILE):
         if Path(file).is_file():
+            remedy = lock_of_one_side() if file == LOCK_FILE else ""
             params.refuse_conflict(file, Path(file).read_text(errors="replace"), remedy)
+
+
+def lock_of_one_side():
+    """How to take one side's dvc.lock: during the merge, or after one that was committed as is."""
+    unmerged = ["git", "ls-files", "--unmerged", "--", LOCK_FILE]
+    if subprocess.run(unmerged, capture_output=True).stdout:
+        way = f"`git checkout --ours {LOCK_FILE}` (or --theirs), `git add {LOCK_FILE}`"
+    else:
+        way = f"`git checkout COMMIT {LOCK_FILE}` with one from before the merge"
+    return f"{way}, then `make repro`, which runs what that side lacks"
 
 
 def refuse_torn_lock(repo):

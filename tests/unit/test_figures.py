@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.style
+import matplotlib
 import numpy as np
 import pytest
 
@@ -54,7 +54,8 @@ def drawn(folder):
 
 @pytest.fixture(scope="module")
 def by_default(tmp_path_factory):
-    with matplotlib.style.context("default"):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
         return drawn(tmp_path_factory.mktemp("default"))
 
 
@@ -66,14 +67,18 @@ def test_a_users_settings_change_no_byte_and_stay(tmp_path, by_default, settings
         assert settings_now() == before
 
 
-def test_a_matplotlibrc_of_the_user_changes_no_byte(tmp_path, by_default):
+def test_files_of_the_user_change_no_byte(tmp_path, by_default):
+    """A matplotlibrc, and a style that can't be read."""
     rc, out = tmp_path / "matplotlibrc", tmp_path / "out"
+    (tmp_path / "stylelib").mkdir()
+    (tmp_path / "stylelib/own.mplstyle").write_bytes(b"font.size: 3 # \xff\n")
     rc.write_text("text.usetex: True\nfont.size: 17\nfigure.facecolor: red\n")
     out.mkdir()
     code = "import sys; from pathlib import Path; sys.path[:0] = sys.argv[1:3]; import test_figures"
     code += "; test_figures.drawn(Path(sys.argv[3]))"
     words = [sys.executable, "-c", code, str(ROOT), str(Path(__file__).parent), str(out)]
-    subprocess.run(words, check=True, env={**os.environ, "MATPLOTLIBRC": str(rc)})
+    env = {**os.environ, "MATPLOTLIBRC": str(rc), "MPLCONFIGDIR": str(tmp_path)}
+    subprocess.run(words, check=True, env=env)
     assert {file.name: file.read_bytes() for file in sorted(out.iterdir())} == by_default
 
 

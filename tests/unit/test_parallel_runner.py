@@ -128,6 +128,16 @@ def test_a_conflict_in_dvc_lock_is_no_damage_and_its_remedy_works(conflicted, si
     parallel.refuse_conflicts()
 
 
+def test_a_conflict_in_dvc_lock_that_was_committed(conflicted, tmp_path):
+    """`git checkout --ours` would leave it as it is."""
+    conflicted("dvc.lock")
+    shell(tmp_path, "git", "add", "dvc.lock")
+    with pytest.raises(UserError, match="^dvc.lock: line 1 .* conflict.*`git checkout COMMIT"):
+        parallel.main()
+    shell(tmp_path, "git", "checkout", "theirs", "dvc.lock")
+    parallel.refuse_conflicts()
+
+
 @pytest.mark.parametrize("file", ["dvc.yaml", "params.yaml", ".dvc/config"])
 def test_a_conflict_in_another_file_of_dvcs_is_named(conflicted, file, tmp_path):
     conflicted(file)
