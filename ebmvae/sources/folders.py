@@ -92,7 +92,7 @@ def read_own(folder, p, rng):
     images = {"train": [], "test": []}
     for files in listed:
         paths = [files[names[k]] for k in (*rows["train"], *rows["test"])]
-        stack = _read_pictures(paths, folder, "own_data", wanted * len(folders), upright=True)
+        stack = _read_pictures(paths, folder, "own_data", wanted * len(folders))
         if (stack == stack[:, :1]).all():
             stack = stack[:, :1]  # grey
         images["train"].append(np.ascontiguousarray(stack[: p.n_train]))
@@ -195,7 +195,7 @@ def _refuse_single_class(rows, labels, folder):
 # ---- both
 
 
-def _read_pictures(files, folder, key, n_total, upright=False):
+def _read_pictures(files, folder, key, n_total):
     """The pictures of one modality as uint8 (N, 3, H, W), not contiguous.
 
     n_total: how many pictures all modalities have. Sizes are checked as they come: one small
@@ -205,7 +205,7 @@ def _read_pictures(files, folder, key, n_total, upright=False):
     for file in tqdm(files, f"read {files[0].parent.name}", unit="picture", disable=None):
         what = f"polymnist.{key}: {file}"
         stay_inside(file, folder, what)
-        picture = open_picture(file, what, upright)
+        picture = open_picture(file, what)
         stack.append(picture)
         (height, width, _), (first_height, first_width, _) = picture.shape, stack[0].shape
         if picture.shape != stack[0].shape or min(height, width) < MIN_SIDE:
