@@ -349,6 +349,8 @@ def test_backgrounds_come_by_name(tmp_path):
     expected = {name: save_picture(tmp_path / name, 30 + i) for i, name in enumerate(names)}
     (tmp_path / ".hidden").write_text("no picture")
     (tmp_path / "folder").mkdir()
+    for name in ("._a.png", "Thumbs.db", "Desktop.ini", "ehthumbs.db", "Icon\r"):
+        (tmp_path / name).write_text("no picture")
     loaded, sources = load_backgrounds(str(tmp_path), 3)
     assert [source["file"] for source in sources] == ["a.png", "b.bmp", "c.png"]
     for picture, source in zip(loaded, sources, strict=True):
