@@ -53,12 +53,10 @@ def open_picture(file, what):
             image = stack.enter_context(Image.open(file, formats=FORMATS))
             frames = getattr(image, "n_frames", 1)
         _refuse_unfit(image, frames, what)
-        step = GREY_STEP.get(image.tile[0].args, 1) if image.format == "PNG" and image.tile else 1
-        with _one_line(what):
-            image.load()
+        image = _loaded(image, file, what)
         turn = TURNS.get(_orientation(image))
         with _one_line(what):
-            image = _on_white(image, step)
+            image = _on_white(image)
             image = image.transpose(Image.Transpose[turn]) if turn else image
             return np.asarray(image)
 
@@ -94,6 +92,29 @@ def _refuse_unfit(image, frames, what):
         raise UserError(f"{what} has more than 8 bits per channel; convert it to 8")
 
 
+def _loaded(image, file, what):
+    """`image` with its pixels, and with what Pillow leaves out of its transparency.
+
+    A BMP of 32 bits has a fourth byte that the format calls unused. Many programs write alpha
+    there; it is alpha where it varies.
+    """
+    from PIL import Image
+
+    coded = image.tile[0].args if image.tile else None  # the layout, which `load` forgets
+    offset = image.tile[0].offset if image.tile else 0
+    with _one_line(what):
+        image.load()
+    if coded in GREY_STEP and isinstance(image.info.get("transparency"), int):
+        image.info["transparency"] *= GREY_STEP[coded]
+    if image.format == "BMP" and coded and coded[0] == "BGRX":
+        with _one_line(what):
+            rows = file.read_bytes()[offset:]
+            whole = Image.frombytes("RGBA", image.size, rows, "raw", "BGRA", *coded[1:])
+            low, high = whole.getextrema()[3]
+        return whole if low < high else image
+    return image
+
+
 def _orientation(image):
     """The EXIF orientation of a loaded picture; 1, upright, where its tags can't be read.
 
@@ -108,14 +129,12 @@ def _orientation(image):
     return value if isinstance(value, int) else 1
 
 
-def _on_white(image, grey_step):
+def _on_white(image):
     """A loaded picture as RGB, laid on white where any kind of transparency lets it through."""
     from PIL import Image
 
     if not image.has_transparency_data:
         return image.convert("RGB")
-    if isinstance(image.info.get("transparency"), int) and image.mode == "L":
-        image.info["transparency"] *= grey_step
     if image.mode == "La":  # Pillow knows no shorter way
         image = image.convert("LA")
     image = image.convert("RGBA")

@@ -96,6 +96,25 @@ def test_a_palette_with_transparency(tmp_path, alphas):
     np.testing.assert_allclose(picture, on_white(palette[values], alpha[values]), atol=1)
 
 
+@pytest.mark.parametrize("alphas", [(0, 255), (7, 7), (0, 0), (255, 255)])
+def test_the_fourth_byte_of_a_bmp_is_alpha_where_it_varies(tmp_path, alphas):
+    """The format calls it unused, and many programs leave it all 0."""
+    pixels = rng().integers(0, 256, (31, 41, 4), dtype=np.uint8)
+    pixels[:9, :, 3], pixels[9:, :, 3] = alphas
+    Image.fromarray(pixels).save(tmp_path / "a.bmp")
+    alpha = pixels[..., 3] if alphas == (0, 255) else np.full((31, 41), 255)
+    picture = pictures.open_picture(tmp_path / "a.bmp", "a")
+    np.testing.assert_array_equal(picture, on_white(pixels[..., :3], alpha))
+
+
+def test_a_bmp_that_declares_its_alpha(tmp_path):
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    head = struct.pack("<IiiHHIIiiII", 108, 40, 30, 1, 32, 3, 4800, 2835, 2835, 0, 0) + masks
+    file = struct.pack("<IHHI", 122 + 4800, 0, 0, 122)
+    (tmp_path / "a.bmp").write_bytes(b"BM" + file + head + bytes(4800))
+    assert (pictures.open_picture(tmp_path / "a.bmp", "a") == 255).all()
+
+
 def png(colour, bits, row, rows, *chunks):
     """A PNG made by hand, of 40 columns: Pillow doesn't write every kind."""
 
@@ -131,13 +150,13 @@ def test_one_transparent_colour(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["PA", "La", "RGBa"])
-def test_modes_that_other_versions_of_pillow_may_open(monkeypatch, tmp_path, mode):
+def test_modes_that_other_versions_of_pillow_may_open(mode):
     step = {"PA": "P", "La": "LA", "RGBa": "RGBA"}[mode]
     image = Image.new("RGBA", (40, 30), (0, 0, 0, 0)).convert(step).convert(mode)
     if mode == "PA":
         image.putalpha(0)
     assert image.mode == mode
-    assert (np.asarray(pictures._on_white(image, 1)) == 255).all()
+    assert (np.asarray(pictures._on_white(image)) == 255).all()
 
 
 @pytest.mark.parametrize("mode, suffix", [("RGBA", "png"), ("LA", "png"), ("RGBA", "webp")])
