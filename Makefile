@@ -11,7 +11,15 @@ AGAIN := $(MAKE) --no-print-directory
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
 
-$(READY): requirements.txt
+# Said before anything is installed. In a folder of another owner ("dubious") DVC goes on.
+.PHONY: git
+git:
+	@why=$$(LC_ALL=C git rev-parse 2>&1) || case "$$why" in *dubious*) ;; *) \
+	  echo "error: DVC needs git and a git repository here ("$$why");" \
+	  "\`git clone\` instead of a zip, or: git init && git add . && git commit -m start" >&2; \
+	  exit 2;; esac
+
+$(READY): requirements.txt | git
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "error: $$($(PYTHON) --version 2>&1) found, Python 3.11 to 3.13 is needed;" \
 	  "try: make PYTHON=python3.12" >&2; exit 2; }
@@ -20,12 +28,12 @@ $(READY): requirements.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-# macOS has no sched_getaffinity.
+# macOS has no sched_getaffinity. An empty JOBS is one: make would start all stages at once.
 JOBS ?= $(shell $(PYTHON) -c 'import os; \
-  print(len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)))')
+  print(len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)))')
 repro: $(READY)   ## the whole pipeline to Figures 1 to 3, JOBS stages at once: one per core
 	mkdir -p .dvc/tmp && python -m tools.parallel > .dvc/tmp/rules.mk
-	$(AGAIN) --keep-going --jobs $(JOBS) --file .dvc/tmp/rules.mk
+	$(AGAIN) --keep-going --jobs $(or $(strip $(JOBS)),1) --file .dvc/tmp/rules.mk
 	@echo "Done. All on one page: reports/index.html; figures: reports/figures/;" \
 	  "tables: reports/results.md; verdicts: reports/claims.md"
 

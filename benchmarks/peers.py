@@ -6,7 +6,6 @@ The same networks, likelihood, batch, data and threads. Sizes are those of DESIG
 latents, batches of 128, squared error. Each turn is a process of its own.
 """
 
-import os
 import tempfile
 
 from benchmarks import workspace
@@ -34,7 +33,7 @@ PAIRS = {  # name: our stage and its argument, the peer's kind, the unit
     "MVTCAE / multivae 1.0.3 MVTCAE": ("train_baseline", "mvtcae", "mvtcae", "tuples/s"),
 }
 TURNS = 2
-THREADS = len(os.sched_getaffinity(0))  # of both: one training has the machine to itself
+THREADS = workspace.cores()  # of both: one training has the machine to itself
 
 
 def main():

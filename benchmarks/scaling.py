@@ -15,12 +15,13 @@ and torch's own memory, nearly 800 MiB) makes them smaller.
 """
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from benchmarks import workspace
 from ebmvae import command
@@ -28,6 +29,7 @@ from ebmvae.core import artifacts, devices
 from ebmvae.data.latents import LATENTS
 from ebmvae.data.splits import POLYMNIST
 from ebmvae.evaluation.classifiers import FeatureNet
+from ebmvae.reporting import figures
 from ebmvae.vae.networks import Decoder
 
 N_TRAIN, N_TEST, N_SAMPLES = 1000, 400, 100  # at 1 times the data; test tuples stay as many
@@ -50,7 +52,7 @@ STAGES = {  # name: stage and argument
     "grid of the annealed EBM, 2 subsets a size": ("evaluate", "eb_mvae_annealed"),
 }
 MEMORY = 8.0  # GiB
-THREADS = len(os.sched_getaffinity(0))
+THREADS = workspace.cores()
 RESULTS = workspace.ROOT / "benchmarks" / "scaling.json"
 PICTURE = workspace.ROOT / "benchmarks" / "scaling.png"
 BEGIN, END = "<!-- scaling: begin -->", "<!-- scaling: end -->"
@@ -165,14 +167,12 @@ def _table(rows, axis, letter, title):
     return "\n".join(lines)
 
 
+@figures.by_default()
 def draw(rows, file):
     """Seconds and MiB, against M and against the data, on logarithmic axes.
 
     One line per stage, its exponent in the legend.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     axes = figure.subplots(2, 2, sharey="row")
     data = f"times {N_TRAIN:,} tuples, or {N_SAMPLES} samples a cell; M = {USUAL}"

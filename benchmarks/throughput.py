@@ -23,7 +23,6 @@ grid's floor leaves out the eigenvalues of the Fréchet distances too. The share
 is floor / measured time.
 """
 
-import os
 import statistics
 import tempfile
 
@@ -51,7 +50,7 @@ SIZES = {
 FEWER = 16  # tuples of exact traces in a batch: 256, with 480 rows of a Jacobian each, take 16 GB
 FEW = 100  # samples per cell while operations are counted
 GRIDS = ("mopoe", *ENERGIES)
-THREADS = len(os.sched_getaffinity(0))
+THREADS = workspace.cores()
 
 
 def trainers():

@@ -19,6 +19,13 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "MemoryError")
 
 
+def cores():
+    """CPU cores that this process may use; on macOS, which does not tell, all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def set_params(folder, overrides):
     """Write FOLDER/params.yaml: the project's, with `overrides` ({"vae.epochs": 1})."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -5,12 +5,16 @@ Exit codes: 2 for a `UserError`, as one line on stderr; 130 for SIGINT, 143 for 
 
 import argparse
 import contextlib
-import fcntl
 import signal
 import sys
 import time
 
 from ebmvae.core.messages import Stopped, UserError, say, seconds
+
+try:
+    import fcntl
+except ImportError:  # on Windows; `run` says so
+    fcntl = None
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -27,6 +31,8 @@ def run(main) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
     try:
+        if fcntl is None:
+            raise UserError("this system has no file locks of Unix (fcntl); on Windows, use WSL")
         main()
     except UserError as error:
         say(f"error: {error}")

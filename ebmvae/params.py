@@ -1,10 +1,12 @@
 """Typed parameters: a mistake in params.yaml is one line that names the key and the file."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -12,6 +14,7 @@ from pydantic import (
     ValidationError,
     create_model,
 )
+from pydantic_core import PydanticCustomError
 
 from ebmvae.core.messages import UserError
 from ebmvae.methods import BASELINES
@@ -27,6 +30,19 @@ def _number(value):
     return value
 
 
+def _none_if_blank(value):
+    # `dvc exp run -S x=` writes '' where params.yaml has nothing.
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _not_blank(value):
+    if not value.strip():
+        raise PydanticCustomError("blank", "is empty, but should have a value")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+OptionalText = Annotated[str | None, BeforeValidator(_none_if_blank)]
 Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Float, Field(gt=0)]
 NonNegative = Annotated[Float, Field(ge=0)]
@@ -39,9 +55,9 @@ class Section(BaseModel):
 
 class PolyMNIST(Section):
     digits: Literal["auto", "mnist", "embedded"]
-    backgrounds: str
-    import_dir: str | None
-    own_data: str | None
+    backgrounds: Text
+    import_dir: OptionalText
+    own_data: OptionalText
     modalities: Annotated[int, Field(ge=2, le=10)]
     n_train: Annotated[int, Field(ge=100, le=60000)]
     n_test: Annotated[int, Field(ge=100, le=10000)]
@@ -122,12 +138,12 @@ class Evaluate(Section):
 
 
 class FID(Section):
-    inception_weights: str
+    inception_weights: Text
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Params(Section):
-    profile: str
+    profile: Text
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     matmul_precision: Literal["ieee", "bf16"]
@@ -144,7 +160,9 @@ class Params(Section):
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and check `path`. Raises `UserError` with the first mistake in one line."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text()
+        refuse_conflict(path, text)
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from None
     # PyYAML lets the latter two through from odd scalars.
@@ -170,6 +188,18 @@ def check(content, path: str | Path = "params.yaml") -> Params:
             line = f"{key} = {first['input']!r} {message}"
         others = f" (and {len(more)} more)" if more else ""
         raise UserError(f"{path}: {line}{others}") from None
+
+
+def refuse_conflict(path: str | Path, text: str, remedy: str = ""):
+    """Raise `UserError` with the remedy where a merge left its marks in `text`, that of a file.
+
+    remedy: in place of editing the file, where it is not written by hand.
+    """
+    mark = re.search(r"^(<{7}|\|{7}|={7}|>{7})(?=\s|$)", text, re.MULTILINE)
+    if mark:
+        remedy = remedy or f"keep what you want of both sides, then `git add {path}`"
+        line = text.count("\n", 0, mark.start()) + 1
+        raise UserError(f"{path}: line {line} is in a merge conflict ({mark[0]}); {remedy}")
 
 
 def _known_keys(location):

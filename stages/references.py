@@ -77,8 +77,8 @@ def reconstruction(decoder, z):
 @torch.no_grad()
 def features_of(images, ruler):
     """Features (N, F) float64 of uint8 images (N, C, H, W)."""
-    parts = [ruler.extract(part).double() for part in images.split(ruler.batch_size)]
-    return torch.cat(parts).cpu().numpy()
+    parts = [ruler.extract(part).cpu().double() for part in images.split(ruler.batch_size)]
+    return torch.cat(parts).numpy()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from ebmvae import command
+from ebmvae import command, params
 from ebmvae.core import artifacts
 from ebmvae.core.messages import UserError
 
@@ -25,9 +25,12 @@ def main():
         raise UserError(f"{m} modalities: 2 to 10 are possible")
     rewriters = {"dvc.yaml": stages_for, "params.yaml": parameters_for}
     try:
-        texts = {file: rewrite(Path(file).read_text(), m) for file, rewrite in rewriters.items()}
+        before = {file: Path(file).read_text() for file in rewriters}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"dvc.yaml and params.yaml should be here: {error}") from None
+    for file, text in before.items():
+        params.refuse_conflict(file, text)
+    texts = {file: rewrite(before[file], m) for file, rewrite in rewriters.items()}
     with artifacts.together():
         for file, text in texts.items():
             artifacts.write(file, text.encode(), checksum=False)

@@ -7,6 +7,7 @@ make names it at the end.
 """
 
 import functools
+import subprocess
 from pathlib import Path
 
 from dvc.dvcfile import LOCK_FILE, Lockfile
@@ -16,9 +17,12 @@ from dvc.repo import Repo
 from ebmvae import command, params
 from ebmvae.core.messages import UserError
 
+CONFIG = ".dvc/config"
+
 
 def main():
     command.parser(__doc__).parse_args()
+    refuse_conflicts()
     try:
         with Repo() as repo:
             refuse_torn_lock(repo)
@@ -61,6 +65,25 @@ def rules(repo):
             f"\t@dvc --wait-for-lock repro --single-item {name}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def refuse_conflicts():
+    """Raise `UserError` with the remedy where a merge left its marks in a file that DVC reads."""
+    # dvc.lock comes last: what `make repro` runs follows from the others.
+    for file in ("dvc.yaml", "params.yaml", CONFIG, LOCK_FILE):
+        if Path(file).is_file():
+            remedy = lock_of_one_side() if file == LOCK_FILE else ""
+            params.refuse_conflict(file, Path(file).read_text(errors="replace"), remedy)
+
+
+def lock_of_one_side():
+    """How to take one side's dvc.lock: during the merge, or after one that was committed as is."""
+    unmerged = ["git", "ls-files", "--unmerged", "--", LOCK_FILE]
+    if subprocess.run(unmerged, capture_output=True).stdout:
+        way = f"`git checkout --ours {LOCK_FILE}` (or --theirs), `git add {LOCK_FILE}`"
+    else:
+        way = f"`git checkout COMMIT {LOCK_FILE}` with one from before the merge"
+    return f"{way}, then `make repro`, which runs what that side lacks"
 
 
 def refuse_torn_lock(repo):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ebmvae import command
 from ebmvae.core import artifacts
 from ebmvae.core.messages import UserError
+from ebmvae.reporting import figures
 
 STEPS, SIZE = "ebm.langevin_steps", "ebm.step_size"
 SHOWN = ("m3_coherence", "m3_distance", "mean_coherence", "mean_distance")  # eb_mvae's metrics
@@ -46,7 +47,8 @@ def main():
     seconds = (time.monotonic() - begun) / len(names)
     print(f"sweep: {seconds:.0f} s per point; `dvc exp show --only-changed` has all of it")
     buffer = io.BytesIO()
-    plot(table).savefig(buffer, format="png", dpi=100)
+    with figures.by_default():
+        plot(table).savefig(buffer, format="png", dpi=100)
     artifacts.write(args.out, buffer.getvalue(), checksum=False)
     print(f"sweep: {args.out}")
 

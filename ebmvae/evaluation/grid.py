@@ -110,11 +110,12 @@ def look_at(images_of, n, classifier, ruler: Ruler):
     images, predicted, extracted = [], [], []
     for rows in torch.arange(n).split(ruler.batch_size):
         images.append(images_of(rows))
-        extracted.append(ruler.extract(images[-1]).double())
+        # On the CPU: Apple's GPUs have no float64.
+        extracted.append(ruler.extract(images[-1]).cpu().double())
         if classifier:
             predicted.append(classifier(images[-1].float() / 255).argmax(1))
     predicted = torch.cat(predicted).cpu().numpy() if classifier else None
-    return torch.cat(images), predicted, torch.cat(extracted).cpu().numpy()
+    return torch.cat(images), predicted, torch.cat(extracted).numpy()
 
 
 def measure(predicted, labels, extracted, reference, distance):

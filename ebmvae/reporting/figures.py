@@ -5,6 +5,7 @@ Numbers and images in, figure out.
 
 import io
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -21,6 +22,16 @@ DPI = 100  # at most 8.8 inches: figures stay under 900 pixels wide
 WIDTH = 8.8  # inches
 
 
+def by_default():
+    """Matplotlib's own settings, whatever a user's matplotlibrc says: for `with` or a decorator.
+
+    matplotlib.style's context "default" would read the user's style files, which may be broken.
+    """
+    keys = matplotlib.rcParamsDefault.keys() - {"backend"}  # which is chosen by format
+    return matplotlib.rc_context({key: matplotlib.rcParamsDefault[key] for key in keys})
+
+
+@by_default()
 def save(figure, path, caption):
     """Write PATH.png and PATH.pdf, below it the caption that says where the numbers come from."""
     style = dict(ha="center", va="bottom", fontsize=6.5, color="#555555", wrap=True)
@@ -64,6 +75,7 @@ def side_by_side(images):
     return out
 
 
+@by_default()
 def panels(pictures, titles, columns=()):
     """Pictures side by side, (a), (b), (c); `columns` names the columns of each picture."""
     height, width, _ = pictures[0].shape
@@ -85,6 +97,7 @@ def panels(pictures, titles, columns=()):
     return figure
 
 
+@by_default()
 def curves(table, spread, distance, targets):
     """Figure 2 and the grid: coherence (left) and Fréchet distance (right) by number observed.
 
@@ -133,6 +146,7 @@ def _draw_curves(axis, table, spread, target, metric):
     axis.set_ylim(0, 1.02 if metric == "coherence" else None)
 
 
+@by_default()
 def training_curves(histories):
     """One panel per family of models: {"title": {"name": [(step, value), ...]}}."""
     figure = Figure(figsize=(WIDTH, 2.9))

@@ -7,6 +7,7 @@ from pathlib import Path
 from ebmvae import paths
 from ebmvae.core.messages import UserError, relative
 from ebmvae.sources.digits import SIDE
+from ebmvae.sources.names import listed
 from ebmvae.sources.pictures import open_picture, stay_inside
 
 # No download. Busy ones for m1 and m5, as in the paper.
@@ -57,11 +58,11 @@ def _inside_package(name):
 
 
 def _listed(choice, modalities):
-    """The files in the folder `choice` but hidden ones, sorted by name."""
+    """The files in the folder `choice` but what systems leave there, sorted by name."""
     folder = paths.locate(choice)
     if not folder.is_dir():
         raise UserError(
             f"polymnist.backgrounds: {choice} is not a folder; "
             f"give one with {modalities} pictures, or `builtin`"
         )
-    return sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
+    return [file for file in listed(folder) if file.is_file()]

@@ -22,6 +22,7 @@ printf 'all:\\n\\t@! grep 3 params.yaml && cp params.yaml reports/seed.json\\n'
 def project(tmp_path):
     """The Makefile, a DVC that only sets the seed, and a DAG that fails for seed 3."""
     shutil.copy(ROOT / "Makefile", tmp_path)
+    shell(tmp_path, "git", "init", "-q")
     (tmp_path / "requirements.txt").touch()
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/installed").touch()

@@ -177,6 +177,7 @@ def test_an_old_python_gets_one_clear_line(tmp_path):
     old.chmod(0o755)
     for file in ("Makefile", "requirements.txt"):
         shutil.copy(ROOT / file, tmp_path)
+    shell(tmp_path, "git", "init", "-q")
     done = shell(tmp_path, "make", f"PYTHON={old}", ".venv/installed", check=False)
     assert done.returncode != 0 and not (tmp_path / ".venv").exists()
     assert "3.9.18" in done.stderr and "3.11" in done.stderr

@@ -4,14 +4,25 @@ No number here depends on how fast it was.
 """
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib import rc_context
 from torch import nn
 
 from benchmarks import scaling, temperature, throughput, timed, workspace
 from ebmvae.core import random, training
+
+
+def test_cores_where_a_process_can_and_can_not_tell(monkeypatch):
+    if hasattr(os, "sched_getaffinity"):
+        assert workspace.cores() == len(os.sched_getaffinity(0))
+        monkeypatch.delattr(os, "sched_getaffinity")  # macOS
+    for count, cores in ((3, 3), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert workspace.cores() == cores
 
 
 def test_median_and_spread():
@@ -103,6 +114,18 @@ def test_the_table_of_growth():
     lines = scaling.table(rows).splitlines()
     assert lines[2] == "| a | 0.4 / 200 | 2.5 / 500 | over 8 GiB | M^2.00 / M^1.00 |"
     assert lines[-1] == "| a | 2.5 / 500 | 5.0 / 1,000 | 10.0 / 2,000 | n^1.00 / n^1.00 |"
+
+
+def test_the_picture_of_growth_is_the_same_whatever_a_users_matplotlibrc_says(tmp_path):
+    sizes = [(2, 1), (scaling.USUAL, 1), (scaling.USUAL, 2)]
+    rows = [
+        {"name": "a", "modalities": m, "data": k, "seconds": float(m * k), "peak_mib": 100.0 * m}
+        for m, k in sizes
+    ]
+    for name, settings in (("a", {}), ("b", {"text.usetex": True, "font.size": 20})):
+        with rc_context(settings):
+            scaling.draw(rows, tmp_path / f"{name}.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_temperatures_multiply_the_noise(capsys):

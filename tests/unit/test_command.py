@@ -1,10 +1,13 @@
 """How commands start, stop and fail: exit codes, signals, locks, in processes of their own."""
 
+import ast
 import contextlib
 import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from multiprocessing import forkserver
@@ -145,6 +148,41 @@ def test_a_user_error_is_one_line_and_2():
 def test_a_bug_shows_its_traceback_and_1():
     code, err = finish(fail, "bug")
     assert code == 1 and "Traceback" in err and "in fail" in err and "ZeroDivisionError" in err
+
+
+WINDOWS = "import runpy, sys; sys.modules['fcntl'] = None; sys.argv[1:] = []; "
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from ebmvae import command; command.run(print)",
+        "runpy.run_module('stages.encode', run_name='__main__')",
+        "runpy.run_module('tools.modalities', run_name='__main__')",
+    ],
+)
+def test_a_system_without_locks_of_unix_is_one_line(code):
+    """Windows has no fcntl."""
+    words = [sys.executable, "-c", WINDOWS + code]
+    done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and "WSL" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+UNIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+
+
+def test_nothing_else_that_users_run_wants_unix_at_import():
+    """Else a traceback would come before that line; and no module but benchmarks asks for cores."""
+    folders = ("ebmvae", "stages", "tools", "cluster", "benchmarks")
+    for file in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        tree = ast.parse(file.read_text())
+        imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {alias.name for node in imports for alias in node.names}
+        assert not UNIX & names or file.name == "timed.py", file
+        asks = "os.sched_getaffinity(" in file.read_text()
+        assert not asks or file == ROOT / "benchmarks/workspace.py", file
 
 
 def test_a_message_that_nobody_can_read_is_no_matter(undisturbed):

@@ -1,14 +1,85 @@
 """What figures hold, read off the pictures and axes themselves."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
 
 from ebmvae.methods import METHODS, REFERENCES
 from ebmvae.reporting import figures
 
+ROOT = Path(__file__).parents[2]
+
 
 def image(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)  # never white
+
+
+# ---- whatever the user's matplotlibrc
+
+THEIRS = [
+    {"text.usetex": True, "font.size": 20, "axes.grid": True, "lines.linewidth": 5},
+    {
+        "font.family": "monospace",
+        "savefig.bbox": "tight",
+        "pdf.fonttype": 42,
+        "axes.facecolor": "0",
+    },
+    {"figure.constrained_layout.use": True, "savefig.transparent": True, "image.cmap": "gray"},
+    {"axes.prop_cycle": "cycler(color='rgb')", "legend.framealpha": 0, "path.sketch": (1, 100, 2)},
+]
+
+
+def settings_now():
+    """All but the backend: a look at it loads one."""
+    return {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
+
+
+def drawn(folder):
+    """The bytes of each kind of figure, as the report draws and saves it."""
+    table, picture = table_of(3, True), figures.tile(image(2, 2, 3, 9, 9))
+    made = {
+        "panels": figures.panels([picture, picture], ["a", "b"], ["m1", "m2"]),
+        "curves": figures.curves(table, {"poe": table["poe"]}, "fid", ("m1",)),
+        "training": figures.training_curves({name: {"m1": [(1, 2.0), (2, 1.0)]} for name in "ab"}),
+    }
+    for name, figure in made.items():
+        figures.save(figure, folder / name, "seed 0_1 & 50 %")  # no TeX
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def by_default(tmp_path_factory):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        return drawn(tmp_path_factory.mktemp("default"))
+
+
+@pytest.mark.parametrize("settings", THEIRS)
+def test_a_users_settings_change_no_byte_and_stay(tmp_path, by_default, settings):
+    with matplotlib.rc_context(settings):
+        before = settings_now()
+        assert drawn(tmp_path) == by_default and len(by_default) == 6
+        assert settings_now() == before
+
+
+def test_files_of_the_user_change_no_byte(tmp_path, by_default):
+    """A matplotlibrc, and a style that can't be read."""
+    rc, out = tmp_path / "matplotlibrc", tmp_path / "out"
+    (tmp_path / "stylelib").mkdir()
+    (tmp_path / "stylelib/own.mplstyle").write_bytes(b"font.size: 3 # \xff\n")
+    rc.write_text("text.usetex: True\nfont.size: 17\nfigure.facecolor: red\n")
+    out.mkdir()
+    code = "import sys; from pathlib import Path; sys.path[:0] = sys.argv[1:3]; import test_figures"
+    code += "; test_figures.drawn(Path(sys.argv[3]))"
+    words = [sys.executable, "-c", code, str(ROOT), str(Path(__file__).parent), str(out)]
+    env = {**os.environ, "MATPLOTLIBRC": str(rc), "MPLCONFIGDIR": str(tmp_path)}
+    subprocess.run(words, check=True, env=env)
+    assert {file.name: file.read_bytes() for file in sorted(out.iterdir())} == by_default
 
 
 # ---- images of several shapes

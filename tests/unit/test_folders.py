@@ -124,6 +124,39 @@ def test_names_of_the_tree_that_do_not_match(tree, change):
     refused_tree(tree, "train/m1")
 
 
+def test_the_tree_says_how_many_names_are_missing_and_where(tree):
+    for index, label in INDEXED[1:4]:
+        (tree / f"test/m1/{index}.{label}.png").unlink()
+    with pytest.raises(UserError, match="test/m1 lacks 3 of 5 .*1.3, 2.3, 10.0"):
+        folders.import_tree(tree, sizes(5, 5, 2))
+    save(tree / "train/m1/3.3.png", pixels_of("train", 1, 3))
+    with pytest.raises(UserError, match="train/m1 has, unlike m0, 1 of 5 .*3.3"):
+        folders.import_tree(tree, sizes(5, 5, 2))
+
+
+def test_two_files_of_one_index(tree):
+    save(tree / "train/m1/01.3.png", pixels_of("train", 1, 1))
+    with pytest.raises(UserError, match="train/m1: '01.3.png' and '1.3.png'"):
+        folders.import_tree(tree, sizes(5, 3, 2))
+
+
+def test_what_a_mac_leaves_in_the_tree(tree):
+    (tree / "__MACOSX/train/m0").mkdir(parents=True)
+    (tree / "train/m0/._1.3.png").write_bytes(b"no picture")
+    (tree / "train/m0/.DS_Store").write_bytes(b"no picture")
+    assert len(folders.import_tree(tree, sizes(5, 3, 2))[0]["train"][1]) == 5
+
+
+def test_the_tree_on_white_and_upright(tree):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((SIDE, SIDE, 4), np.uint8)
+    pixels[0, 0] = 9, 9, 9, 255
+    Image.fromarray(pixels).save(tree / "train/m0/0.7.png", exif=exif)
+    image = folders.import_tree(tree, sizes(5, 3, 2))[0]["train"][0][0][0]
+    assert (image[:, 0, -1] == 9).all() and image.min() == 9 and (image == 255).mean() > 0.99
+
+
 def test_an_empty_folder_of_the_tree(tree):
     for file in tree.glob("train/*/*"):
         file.unlink()
@@ -257,11 +290,69 @@ def test_modalities_come_by_the_name_of_their_folder(own):
     assert shapes_of(splits) == [(3, 16, 24), (1, 12, 10), (3, 8, 9)]
 
 
-def test_hidden_files_and_folders_are_left_alone(own):
-    (own / ".git").mkdir()
+LEFT_FOLDERS = [".git", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "$Recycle.Bin", "lost+found"]
+LEFT_FOLDERS += ["System Volume Information", "#recycle", ".Trash-1000", "RECYCLER"]
+LEFT_FILES = [".DS_Store", "._2.png", "Thumbs.db", "desktop.ini", "Desktop.ini", "ehthumbs.db"]
+LEFT_FILES += ["Icon\r", ".directory", "THUMBS.DB"]
+
+
+def test_what_systems_leave_is_left_alone(own):
     (own / "readme.txt").write_text("beside the folders anything may lie")
-    (own / "a" / ".DS_Store").write_text("no picture")
-    assert read(own)[1]["folders"] == ["a", "b", "c"]
+    before, about = read(own)
+    for folder in (own, own / "a", own / "c"):
+        for name in LEFT_FOLDERS:
+            (folder / name).mkdir()
+            save(folder / name / "2.png", picture("c", "2"))
+        for name in LEFT_FILES:
+            (folder / name).write_text("no picture")
+    after, now = read(own)
+    assert about["folders"] == now["folders"] == ["a", "b", "c"]
+    assert names_of(after) == names_of(before)
+
+
+# ---- names in several Unicode forms
+
+COMPOSED, APART = "Zo\u00eb", "Zoe\u0308"  # one letter with its dots; the dots apart
+
+
+def rename(own, folder, name):
+    """Picture 2 of `folder` becomes `name`."""
+    file = file_of(own, folder, "2")
+    file.rename(file.with_name(f"{name}{file.suffix}"))
+
+
+@pytest.mark.parametrize("forms", [(COMPOSED, APART, APART), (APART, COMPOSED, COMPOSED)])
+def test_a_name_composed_in_one_folder_and_not_in_another(own, forms):
+    before, _ = read(own)
+    for folder, name in zip(SHAPES, forms, strict=True):
+        rename(own, folder, name)
+    labels = {**CLASS, "\u00c4 b.c": "ant", APART: "dog"}
+    after, _ = read(write_labels(own, labels.items()))
+    assert sorted(sum(names_of(after).values(), [])) == sorted(sum(names_of(before).values(), []))
+
+
+def test_two_files_that_become_one_name(own):
+    for name in (COMPOSED, APART):
+        save(own / "b" / f"{name}.bmp", picture("b", "2"))
+    for name in (COMPOSED, APART):
+        refused_own(own, repr(f"{name}.bmp"))
+
+
+def test_one_class_in_two_forms(own):
+    rows = dict(CLASS, x=APART, **{"10": COMPOSED})
+    assert read(write_labels(own, rows.items()))[1]["classes"] == [COMPOSED, "ant", "dog"]
+
+
+@pytest.mark.parametrize("name", ["\u00c4", "A\u0308"])
+def test_the_order_of_folders_is_the_same_in_both_forms(own, name):
+    (own / "a").rename(own / name)  # after b and c, though an A alone comes before
+    assert read(own)[1]["folders"] == ["b", "c", "\u00c4"]
+
+
+def test_two_folders_that_become_one_name(own):
+    (own / "a").rename(own / COMPOSED)
+    (own / "b").rename(own / APART)
+    refused_own(own, f"{COMPOSED!r}")
 
 
 @pytest.mark.parametrize("suffix, kind", [("Bmp", "BMP"), ("webp", "WEBP"), ("jpg", "PNG")])
@@ -346,6 +437,49 @@ def test_the_file_may_hold_more_and_in_any_order(own):
         assert [about["classes"][k] for k in splits[split][1]] == [CLASS[name] for name in names]
 
 
+HEADERS = [("name", " label"), ("Name", "LABEL"), ("\tname ", "label  "), ("NAME", " Label")]
+WAYS = {  # to write a name
+    "as it is": "{}",
+    "suffix": "{}.png",
+    "another suffix": "{}.JPEG",
+    "blanks": "  {} ",
+    "suffix and blanks": " {}.tif\t",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_labels_as_people_write_them(own, header, way, encoding):
+    expected, _ = read(write_labels(own))
+    rows = [(WAYS[way].format(name), f" {label} ") for name, label in CLASS.items()]
+    splits, about = read(write_labels(own, rows, header, encoding))
+    assert about["classes"] == ["ant", "cat", "dog"]
+    for split, (_, labels, _) in splits.items():
+        np.testing.assert_array_equal(labels, expected[split][1])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_labels_in_quotes_with_blanks_and_empty_lines(own, end):
+    lines = ['"name", "label"', "", *(f'"{name}" , "{label}"' for name, label in CLASS.items())]
+    (own / "labels.csv").write_bytes(end.join([*lines, ",", "", " , "]).encode())
+    assert read(own)[1]["classes"] == ["ant", "cat", "dog"]
+
+
+def test_a_name_that_looks_like_one_with_a_suffix(own):
+    rows = {"x": "cat", "x.png": "ant"}
+    file = write_labels(own, rows.items()) / "labels.csv"
+    labels, classes = folders.read_labels(file, ["x", "x.png"])
+    assert [classes[k] for k in labels] == ["cat", "ant"]
+
+
+def test_the_case_of_the_file_of_labels(own):
+    (write_labels(own) / "labels.csv").rename(own / "Labels.CSV")
+    assert read(own)[1]["classes"] == ["ant", "cat", "dog"]
+    write_labels(own)
+    refused_own(own, "'Labels.CSV' and 'labels.csv'")
+
+
 # ---- what can be wrong
 
 
@@ -373,15 +507,37 @@ def test_a_missing_folder(own):
     refused_own(own / "file", f"{own}/file")
 
 
-@pytest.mark.parametrize("folder, named", [("a", "b"), ("b", "b"), ("c", "c")])
-def test_a_picture_that_one_folder_lacks(own, folder, named):
+@pytest.mark.parametrize("folder", SHAPES)
+def test_a_picture_that_one_folder_lacks(own, folder):
     file_of(own, folder, "2").unlink()
-    refused_own(own, f"{own}/{named} and {own}/a ")
+    refused_own(own, f"{own / folder} lacks 1 of 5 (2).")
 
 
 def test_a_picture_that_one_folder_has_more(own):
     save(own / "c/one more.png", picture("c", "x"))
-    refused_own(own, f"{own}/c and {own}/a ")
+    refused_own(own, f"{own}/c alone has 1 of 6 (one more).")
+
+
+def test_pictures_that_several_folders_lack(own):
+    """How many, in which folder, and a few of them."""
+    for name in NAMES[:4]:
+        file_of(own, "b", name).unlink()
+    file_of(own, "c", NAMES[4]).unlink()
+    refused_own(own, f"{own}/b lacks 4 of 5 (0001, 10, 2, ...); {own}/c lacks 1 of 5 (")
+    shutil.rmtree(own / "a")
+    two = sizes(3, 2, modalities=2)
+    refused_own(own, f"{own}/b lacks 4 of 5 (0001, 10, 2, ...); {own}/c lacks 1 of 5 (", two)
+
+
+def test_a_folder_without_any_picture(own):
+    for file in (own / "b").iterdir():
+        file.unlink()
+    refused_own(own, f"{own}/b lacks 5 of 5 (0001, ")
+
+
+def test_folders_that_are_too_many_are_named(own):
+    (own / "notes").mkdir()
+    refused_own(own, "(a, b, c, notes)")
 
 
 def test_empty_folders(own):
@@ -454,6 +610,17 @@ def test_a_missing_label(own, name, label):
     refused_labels(write_labels(own, rows), f" has no label for {name}")
 
 
+@pytest.mark.parametrize("again", ["2.png", " 2", "2.JPG "])
+def test_two_labels_for_one_name_written_otherwise(own, again):
+    refused_labels(write_labels(own, [*CLASS.items(), (again, "ant")]), " has two labels for '2'")
+
+
+def test_how_many_labels_are_missing(own):
+    write_labels(own, [("x", "cat"), ("1", "dog")])
+    refused_labels(own, " has no label for 0001, 10, 2, ...: 4 of 5 ")
+    refused_own(own, "no picture has the names 1 ")
+
+
 def test_two_labels_for_one_name(own):
     write_labels(own, [*CLASS.items(), ("2", "dog")])  # the same one twice does no harm
     assert read(own)[1]["classes"] == ["ant", "cat", "dog"]
@@ -482,6 +649,9 @@ def test_1000_classes_and_more(tmp_path):
 
 
 WRONG = {
+    "no header": (b"0001,dog\n2,cat\n", "can't be read"),
+    "a column twice": (b"name,label, Label\n0001,dog,cat\n", "can't be read"),
+    "zeros that a spreadsheet dropped": (b"name,label\n1,dog\n", "has no label for 0001"),
     "empty": (b"", "has no label for 0001"),
     "other columns": (b"file,label\n0001,dog\n", "can't be read"),
     "semicolons": (b"name;label\n0001;dog\n", "can't be read"),

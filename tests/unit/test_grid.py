@@ -1,6 +1,8 @@
 """Test tuples, one pass over images, and the numbers of a cell."""
 
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +14,9 @@ from ebmvae.core.messages import UserError
 from ebmvae.data import splits
 from ebmvae.evaluation import grid, metrics
 from ebmvae.evaluation.classifiers import Classifier, FeatureNet
+from stages import references
 
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -98,6 +102,33 @@ def test_every_image_is_decoded_once_and_seen_as_a_png_would_hold_it(labelled):
         assert torch.equal(torch.cat(seen), splits.to_float(images))
     else:
         assert predicted is None
+
+
+class OnAppleGPU:
+    """Features on a device without float64."""
+
+    def __init__(self, features):
+        self.features = features
+
+    def cpu(self):
+        return self.features
+
+    def double(self):
+        raise TypeError("the MPS framework doesn't support float64")
+
+
+def test_features_become_float64_on_the_cpu():
+    ruler = grid.Ruler({}, lambda images: OnAppleGPU(corner(images)), "fid", batch_size=3)
+    images = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1)
+    _, _, extracted = grid.look_at(images.__getitem__, 8, None, ruler)
+    for features in (extracted, references.features_of(images, ruler)):
+        assert features.dtype == np.float64 and features[:, 0].tolist() == list(range(8))
+
+
+def test_nothing_else_of_what_runs_on_a_device_wants_float64():
+    for file in [*ROOT.glob("ebmvae/**/*.py"), *ROOT.glob("stages/*.py")]:
+        text = file.read_text()
+        assert not re.search(r"(?<!\.cpu\(\))\.double\(\)|torch\.(float64|double)\b", text), file
 
 
 # ---- the numbers of a cell

@@ -1,7 +1,11 @@
 """The DAG as rules for make: the order, and what a failure stops. On real DVC: tests/pipeline."""
 
+import re
+import shutil
 import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 from unittest.mock import Mock
 
 import cleanfid.downloads_helper
@@ -11,8 +15,8 @@ from dvc.repo import Repo
 
 from benchmarks.workspace import set_params
 from ebmvae.core.messages import UserError
-from tests.project import ROOT
-from tools import parallel
+from tests.project import ROOT, shell
+from tools import modalities, parallel
 
 # z <- y <- x, z <- b; a alone
 TOY = {"a": [], "b": ["z"], "x": ["y"], "y": ["z"], "z": []}
@@ -100,3 +104,75 @@ def test_inceptions_weights_are_looked_for_before_any_training(tmp_path, monkeyp
 def test_a_project_without_references_needs_no_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # without parameters
     parallel.refuse_missing_inception(Mock(index=Mock(stages=[Mock(addressing="first")])))
+
+
+# ---- merge conflicts
+
+
+@pytest.fixture
+def conflicted(tmp_path, monkeypatch):
+    """Makes a conflict in `file` by `git merge`, between "ours" and "theirs" in its first line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["parallel"])
+
+    def git(*words, **options):
+        who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        shell(tmp_path, "git", *who, *words, **options)
+
+    def conflict(file):
+        Path(file).parent.mkdir(exist_ok=True)
+        rest = (ROOT / file).read_text()
+        git("init", "-q", "-b", "ours")
+        for branch, text in (("ours", ""), ("theirs", "# theirs\n"), ("ours", "# ours\n")):
+            git("checkout", "-q", *(["-b"] if branch == "theirs" else []), branch, check=False)
+            Path(file).write_text(text + rest)
+            git("add", file)
+            git("commit", "-qm", branch)
+        git("merge", "-q", "theirs", check=False)
+        assert "<<<<<<<" in Path(file).read_text()
+        return rest
+
+    return conflict
+
+
+@pytest.mark.parametrize("side", ["--ours", "--theirs"])
+def test_a_conflict_in_dvc_lock_is_no_damage_and_its_remedy_works(conflicted, side, tmp_path):
+    rest = conflicted("dvc.lock")
+    with pytest.raises(UserError, match="^dvc.lock: line 1 .* conflict") as caught:
+        parallel.main()
+    words = str(caught.value)
+    assert "damage" not in words and "make repro" in words and "--theirs" in words
+    for command in re.findall("`(git .*?)`", words):
+        shell(tmp_path, *command.replace("--ours", side).split())
+    assert Path("dvc.lock").read_text() == f"# {side[2:]}\n{rest}"
+    assert not shell(tmp_path, "git", "diff", "--name-only", "--diff-filter=U").stdout
+    parallel.refuse_conflicts()
+
+
+def test_a_conflict_in_dvc_lock_that_was_committed(conflicted, tmp_path):
+    """`git checkout --ours` would leave it as it is."""
+    conflicted("dvc.lock")
+    shell(tmp_path, "git", "add", "dvc.lock")
+    with pytest.raises(UserError, match="^dvc.lock: line 1 .* conflict.*`git checkout COMMIT"):
+        parallel.main()
+    shell(tmp_path, "git", "checkout", "theirs", "dvc.lock")
+    parallel.refuse_conflicts()
+
+
+@pytest.mark.parametrize("file", ["dvc.yaml", "params.yaml", ".dvc/config"])
+def test_a_conflict_in_another_file_of_dvcs_is_named(conflicted, file, tmp_path):
+    conflicted(file)
+    with pytest.raises(UserError, match=f"^{file}: line 1 .* conflict.*`git add {file}`"):
+        parallel.main()
+
+
+@pytest.mark.parametrize("file", ["dvc.yaml", "params.yaml"])
+def test_modalities_are_not_rewritten_in_a_conflict(conflicted, file, monkeypatch):
+    for name in {"dvc.yaml", "params.yaml"} - {file}:
+        shutil.copy(ROOT / name, name)
+    conflicted(file)
+    before = Path(file).read_bytes()
+    monkeypatch.setattr(sys, "argv", ["modalities", "3"])
+    with pytest.raises(UserError, match=f"^{file}: .* conflict"):
+        modalities.main()
+    assert Path(file).read_bytes() == before

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import yaml
 from ebmvae import params
 from ebmvae.core.messages import UserError
 from ebmvae.methods import BASELINES
+from ebmvae.reporting.seeds import fingerprints
 
 FILE = Path(__file__).parents[2] / "params.yaml"
 GOOD = yaml.safe_load(FILE.read_text())
+GOOD_P = params.check(GOOD)
 RANGES = {  # smallest and largest value; Ellipsis where the end is above 0, or there is none
     "seed polymnist.seed classifier.seed": (0, ...),
     "polymnist.modalities": (2, 10),
@@ -96,6 +99,23 @@ def test_floats_as_dvc_writes_them(tmp_path, text, value):
     assert step_size == value and type(step_size) is float
 
 
+@pytest.mark.parametrize("key", [key for key, value in VALUES.items() if value is None])
+@pytest.mark.parametrize("text", ["", "''", "' '", "~"])
+def test_an_empty_string_means_none_where_there_may_be_none(tmp_path, key, text):
+    """`dvc exp run -S polymnist.own_data=` writes ''. Fingerprints are those of nothing."""
+    name = key.rpartition(".")[2]
+    written = re.sub(rf"(?m)^  {name}:", f"  {name}: {text}", FILE.read_text())
+    (tmp_path / "params.yaml").write_text(written)
+    p = params.load(tmp_path / "params.yaml")
+    assert p.model_dump() == GOOD and fingerprints(p, "data") == fingerprints(GOOD_P, "data")
+
+
+@pytest.mark.parametrize("key", [key for key, value in VALUES.items() if type(value) is str])
+def test_an_empty_string_is_refused_where_there_must_be_one(key):
+    for value in ("", " ", "\t\n"):
+        assert_refused(changed(key, value), key, repr(value))
+
+
 @pytest.mark.parametrize("key", VALUES)
 def test_a_key_that_is_missing_or_of_another_type(key):
     assert_refused(changed(key, LEAVE_OUT), key)
@@ -165,3 +185,27 @@ def test_a_file_that_is_no_yaml_or_no_mapping(tmp_path, content):
         with pytest.raises(UserError, match=f"^{path}: ") as caught:
             params.load(path)
         assert "\n" not in str(caught.value)
+
+
+SIDES = "<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> other\n"
+DIFF3 = "<<<<<<< ours\nseed: 1\n||||||| 1a2b\nseed: 0\n=======\nseed: 2\n>>>>>>> theirs\n"
+
+
+@pytest.mark.parametrize(
+    "conflict", [SIDES, DIFF3, SIDES.replace("\n", "\r\n"), ">>>>>>> left over\n", "=======\n"]
+)
+def test_a_merge_conflict_is_called_one(tmp_path, monkeypatch, conflict):
+    monkeypatch.chdir(tmp_path)
+    first, rest = FILE.read_text().split("seed: 0", 1)
+    with open("params.yaml", "w", newline="") as file:
+        file.write(first + conflict + rest)
+    with pytest.raises(UserError) as caught:
+        params.load()
+    line = first.count("\n") + 1
+    assert str(caught.value).startswith(f"params.yaml: line {line} is in a merge conflict")
+    assert "git add params.yaml" in str(caught.value)
+
+
+def test_a_comment_may_hold_the_marks_of_a_conflict(tmp_path):
+    (tmp_path / "params.yaml").write_text(FILE.read_text() + "# =======\n#>>>>>>> a\n# ---\n")
+    assert params.load(tmp_path / "params.yaml") == GOOD_P

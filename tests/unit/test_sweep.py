@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from matplotlib import rc_context
 from PIL import Image
 
 from ebmvae.core.messages import UserError
@@ -60,6 +61,15 @@ def test_points_are_queued_run_gathered_and_drawn(run, tmp_path, capsys):
     assert ["boned-yolk", "10", "0.3", "0.6", "200", "0.5", "350"] in rows
     with Image.open(tmp_path / "dvc_plots/sweep.png") as image:
         assert image.size == (880, 550) and len(image.convert("L").getcolors(65536)) > 20
+
+
+def test_the_picture_is_the_same_whatever_a_users_matplotlibrc_says(run, tmp_path):
+    pictures = []
+    for settings in ({}, {"text.usetex": True, "font.size": 20, "savefig.bbox": "tight"}):
+        with rc_context(settings):
+            run()
+        pictures.append((tmp_path / "dvc_plots/sweep.png").read_bytes())
+    assert pictures[0] == pictures[1]
 
 
 @pytest.mark.parametrize(
